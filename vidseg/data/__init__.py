@@ -1,0 +1,1 @@
+"""Data sets, transforms, mappers, samplers and loaders."""

@@ -1,0 +1,1 @@
+"""Stateless building blocks: attention, positional encodings, deformable sampling, MLP."""

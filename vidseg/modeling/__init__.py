@@ -1,0 +1,1 @@
+"""Models: registries, backbones, decoders, meta-architectures, matching and losses."""

@@ -1,0 +1,1 @@
+"""Meta-architectures: whole models built from the four parts."""

@@ -1,0 +1,1 @@
+"""Pixel decoders: backbone features to mask features."""

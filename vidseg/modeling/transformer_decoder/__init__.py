@@ -1,0 +1,1 @@
+"""Transformer decoders: object queries that attend to mask features."""

@@ -1,0 +1,1 @@
+"""Reading, writing and drawing on video."""
