@@ -1,1 +1,27 @@
-"""Models: registries, backbones, decoders, meta-architectures, matching and losses."""
+"""Networks: registries and builders, backbones, decoders, meta-architectures, losses."""
+
+from .build import (
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    SEM_SEG_HEADS_REGISTRY,
+    TRANSFORMER_DECODER_REGISTRY,
+    build_backbone,
+    build_model,
+    build_sem_seg_head,
+    build_transformer_decoder,
+    construct,
+    resolve_device,
+)
+
+__all__ = [
+    "BACKBONE_REGISTRY",
+    "META_ARCH_REGISTRY",
+    "SEM_SEG_HEADS_REGISTRY",
+    "TRANSFORMER_DECODER_REGISTRY",
+    "build_backbone",
+    "build_model",
+    "build_sem_seg_head",
+    "build_transformer_decoder",
+    "construct",
+    "resolve_device",
+]

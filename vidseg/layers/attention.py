@@ -1,0 +1,216 @@
+"""Attention and feed-forward blocks with residual and norm, as used by every decoder here.
+
+Shapes: B batch, N queries, M memory tokens, C channels, h heads.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["CrossAttentionLayer", "FFNLayer", "SelfAttentionLayer", "attend"]
+
+
+class CrossAttentionLayer(nn.Module):
+    """Queries read a memory: residual multi-head attention with a LayerNorm.
+
+    Args:
+        d_model: width of queries and memory.
+        num_heads: attention heads, a divisor of ``d_model``.
+        dropout: of the attention weights and of the block's output.
+        pre_norm: norm before the attention instead of after the residual.
+    """
+
+    def __init__(
+        self, d_model: int, num_heads: int, *, dropout: float = 0.0, pre_norm: bool = False
+    ) -> None:
+        super().__init__()
+        self.multihead_attn = nn.MultiheadAttention(
+            d_model, num_heads, dropout=dropout, batch_first=True
+        )
+        self.norm = nn.LayerNorm(d_model)
+        self.dropout = nn.Dropout(dropout)
+        self.pre_norm = pre_norm
+        _init_matrices(self)
+
+    def forward(
+        self,
+        queries: Tensor,
+        memory: Tensor,
+        *,
+        query_pos: Tensor | None = None,
+        memory_pos: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Runs the block.
+
+        Args:
+            queries: ``(B, N, C)``.
+            memory: ``(B, M, C)``, the values; keys are ``memory + memory_pos``.
+            query_pos: added to the queries of the attention, broadcast to ``(B, N, C)``.
+            memory_pos: added to the keys, broadcast to ``(B, M, C)``.
+            attn_mask: bool, True = blocked; ``(N, M)``, ``(B, N, M)`` or ``(B*h, N, M)``.
+            key_padding_mask: bool ``(B, M)``, True = blocked for every query.
+
+        Returns:
+            ``(B, N, C)``.
+        """
+        x = self.norm(queries) if self.pre_norm else queries
+        update = attend(
+            self.multihead_attn,
+            _with_pos(x, query_pos),
+            _with_pos(memory, memory_pos),
+            memory,
+            attn_mask=attn_mask,
+            key_padding_mask=key_padding_mask,
+        )
+        x = queries + self.dropout(update)
+        return x if self.pre_norm else self.norm(x)
+
+
+class SelfAttentionLayer(nn.Module):
+    """Queries read each other: residual multi-head self-attention with a LayerNorm.
+
+    Args:
+        d_model: width of the queries.
+        num_heads: attention heads, a divisor of ``d_model``.
+        dropout: of the attention weights and of the block's output.
+        pre_norm: norm before the attention instead of after the residual.
+    """
+
+    def __init__(
+        self, d_model: int, num_heads: int, *, dropout: float = 0.0, pre_norm: bool = False
+    ) -> None:
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(
+            d_model, num_heads, dropout=dropout, batch_first=True
+        )
+        self.norm = nn.LayerNorm(d_model)
+        self.dropout = nn.Dropout(dropout)
+        self.pre_norm = pre_norm
+        _init_matrices(self)
+
+    def forward(
+        self,
+        queries: Tensor,
+        *,
+        query_pos: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Runs the block.
+
+        Args:
+            queries: ``(B, N, C)``.
+            query_pos: added to queries and keys, not to the values.
+            attn_mask: bool, True = blocked; ``(N, N)``, ``(B, N, N)`` or ``(B*h, N, N)``.
+            key_padding_mask: bool ``(B, N)``, True = blocked for every query.
+
+        Returns:
+            ``(B, N, C)``.
+        """
+        x = self.norm(queries) if self.pre_norm else queries
+        key = _with_pos(x, query_pos)
+        update = attend(
+            self.self_attn, key, key, x, attn_mask=attn_mask, key_padding_mask=key_padding_mask
+        )
+        x = queries + self.dropout(update)
+        return x if self.pre_norm else self.norm(x)
+
+
+class FFNLayer(nn.Module):
+    """Residual two-layer ReLU network with a LayerNorm.
+
+    Args:
+        d_model: width of input and output.
+        hidden: width of the inner layer.
+        dropout: after the activation and of the block's output.
+        pre_norm: norm before the network instead of after the residual.
+    """
+
+    def __init__(
+        self, d_model: int, hidden: int, *, dropout: float = 0.0, pre_norm: bool = False
+    ) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(d_model, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.linear2 = nn.Linear(hidden, d_model)
+        self.norm = nn.LayerNorm(d_model)
+        self.pre_norm = pre_norm
+        _init_matrices(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Runs the block on ``(..., C)``."""
+        inner = self.norm(x) if self.pre_norm else x
+        update = self.linear2(self.dropout(F.relu(self.linear1(inner))))
+        out = x + self.dropout(update)
+        return out if self.pre_norm else self.norm(out)
+
+
+def attend(
+    attention: nn.MultiheadAttention,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    attn_mask: Tensor | None = None,
+    key_padding_mask: Tensor | None = None,
+) -> Tensor:
+    """Multi-head attention with the weights of ``attention``, masks kept broadcast over heads.
+
+    The module's own forward copies a bool mask once per head and turns it into floats; with
+    masks of (queries x pixels) that copy costs more than the attention itself.
+
+    Args:
+        attention: holder of the packed weights; its dropout applies in training mode.
+        query: ``(B, N, C)``.
+        key: ``(B, M, C)``.
+        value: ``(B, M, C)``.
+        attn_mask: bool, True = blocked; ``(N, M)``, ``(B, N, M)`` or ``(B*h, N, M)``.
+        key_padding_mask: bool ``(B, M)``, True = blocked.
+
+    Returns:
+        ``(B, N, C)`` after the output projection. A query that is blocked everywhere reads zeros.
+    """
+    heads = attention.num_heads
+    w_q, w_k, w_v = attention.in_proj_weight.chunk(3)
+    b_q, b_k, b_v = attention.in_proj_bias.chunk(3)
+    q = F.linear(query, w_q, b_q).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, N, C/h)
+    k = F.linear(key, w_k, b_k).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, M, C/h)
+    v = F.linear(value, w_v, b_v).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, M, C/h)
+    out = F.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        attn_mask=_open_positions(attn_mask, key_padding_mask, len(query), heads),
+        dropout_p=attention.dropout if attention.training else 0.0,
+    )
+    return attention.out_proj(out.transpose(1, 2).flatten(2))  # (B, N, C)
+
+
+def _open_positions(
+    blocked: Tensor | None, key_padding_mask: Tensor | None, batch: int, heads: int
+) -> Tensor | None:
+    """Joins both masks into one that is True where attention is allowed, ``(B|1, h|1, N|1, M)``."""
+    if blocked is not None:
+        if blocked.dim() == 2:
+            blocked = blocked[None, None]
+        elif blocked.shape[0] == batch:
+            blocked = blocked[:, None]
+        else:
+            blocked = blocked.unflatten(0, (batch, heads))
+    if key_padding_mask is not None:
+        padding = key_padding_mask[:, None, None, :]
+        blocked = padding if blocked is None else blocked | padding
+    return None if blocked is None else blocked.logical_not()
+
+
+def _with_pos(x: Tensor, pos: Tensor | None) -> Tensor:
+    return x if pos is None else x + pos
+
+
+def _init_matrices(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            nn.init.xavier_uniform_(parameter)
