@@ -1,0 +1,58 @@
+"""Config keys of DVIS-DAQ, with the defaults of the published code."""
+
+from __future__ import annotations
+
+from vidseg.config import CfgNode
+
+__all__ = ["add_config"]
+
+
+def add_config(cfg: CfgNode) -> None:
+    """Adds the keys of the tracker, the refiner and their training to ``cfg``.
+
+    Keys of published configs that nothing reads (noise injection, contrastive loss...) are not
+    here: the config loader accepts them and says that they have no effect.
+    """
+    # Tracker: layers of the anchor decoder and of the slot branch.
+    cfg.MODEL.TRACKER = CfgNode()
+    cfg.MODEL.TRACKER.DECODER_LAYERS = 6
+
+    # Temporal refiner.
+    cfg.MODEL.REFINER = CfgNode()
+    cfg.MODEL.REFINER.DECODER_LAYERS = 6
+    # Frames outside a track's life take no part in time attention and in the class average.
+    # Published checkpoints were trained without.
+    cfg.MODEL.REFINER.USE_PADDING_MASK = False
+
+    cfg.MODEL.VIDEO_HEAD = CfgNode()
+    # Anchors for new objects per frame; must equal MODEL.MASK_FORMER.NUM_OBJECT_QUERIES.
+    cfg.MODEL.VIDEO_HEAD.NUM_NEW_INS = 10
+    # Background slots that compete with the tracks in the slot branch.
+    cfg.MODEL.VIDEO_HEAD.NUM_SLOTS = 5
+    # Tracks that enter the refiner.
+    cfg.MODEL.VIDEO_HEAD.OFFLINE_TOPK_NUM = 20
+    # Fill the refiner's input up to NUM_NEW_INS with naively linked frame queries.
+    cfg.MODEL.VIDEO_HEAD.OFFLINE_FILL = True
+    # Score above which a row is carried to the next frame in training (late phase).
+    cfg.MODEL.VIDEO_HEAD.TRAINING_SELECT_THRESHOLD = 0.1
+    # Score above which a track is visible, or a new object is born, at inference.
+    cfg.MODEL.VIDEO_HEAD.INFERENCE_SELECT_THRESHOLD = 0.1
+    # Score of the frame decoder above which a query of the first frame starts a track.
+    cfg.MODEL.VIDEO_HEAD.AUX_INFERENCE_SELECT_THRESHOLD = 0.01
+    # Shorter tracks are noise, unless they last to the end of the video.
+    cfg.MODEL.VIDEO_HEAD.NOISE_FRAME_NUM = 1
+    # Frames in a row without the object after which its track ends.
+    cfg.MODEL.VIDEO_HEAD.KICK_OUT_FRAME_NUM = 8
+    # New tracks per frame at most, best scores first; -1 for no limit.
+    cfg.MODEL.VIDEO_HEAD.MAX_BIRTHS_PER_FRAME = -1
+    # Let the slot branch decide, too, whether a tracked object is still there...
+    cfg.MODEL.VIDEO_HEAD.OVIS_INFER = False
+    # ... which it is above this score.
+    cfg.MODEL.VIDEO_HEAD.DIS_FG_THRESHOLD = 0.01
+    # Short convolutions along time in the refiner.
+    cfg.MODEL.VIDEO_HEAD.USE_LOCAL_ATTN = False
+
+    # Frames of a training clip that are used before and from each iteration of STEPS; None: all.
+    cfg.INPUT.USING_FRAME_NUM = None
+    # Iterations at which the tracker's training changes phase; None: always the early phase.
+    cfg.INPUT.STEPS = None

@@ -1,0 +1,341 @@
+"""Tracker of DVIS-DAQ: dynamic anchor queries and the slot branch (the network, without state).
+
+What is remembered between frames lives in ``memory.py``; ``inference.py`` drives both.
+
+Shapes: Q frame queries, P live tracks, S background slots, L layers, C channels, K classes,
+n any number of rows, h w the mask features' size (stride 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from vidseg.config import CfgNode
+from vidseg.errors import ConfigError
+from vidseg.layers.attention import CrossAttentionLayer, FFNLayer, SelfAttentionLayer
+from vidseg.layers.mlp import MLP
+
+__all__ = ["Frame", "LiveTracks", "VideoInstanceCutter", "assign_slot_queries"]
+
+
+@dataclass
+class Frame:
+    """What the segmenter says about one frame.
+
+    Attributes:
+        embeds: query embeddings after the decoder's norm, ``(Q, C)``.
+        mask_features: raw, ``(C, h, w)``; position codes average them.
+        projected: ``VideoInstanceCutter.project(mask_features)``, ``(C, h, w)``; masks use them.
+        masks: mask logits of the frame queries, ``(Q, h, w)``.
+    """
+
+    embeds: Tensor
+    mask_features: Tensor
+    projected: Tensor
+    masks: Tensor
+
+
+@dataclass
+class LiveTracks:
+    """What the tracker needs to know of the live tracks: ``embeds`` and ``positions`` (P, C)."""
+
+    embeds: Tensor
+    positions: Tensor
+
+
+class VideoInstanceCutter(nn.Module):
+    """Carries the tracks to the next frame and finds new objects, one anchor per frame query.
+
+    The module holds weights only: every method is a function of its arguments.
+
+    Args:
+        hidden_dim: C, also the width of the mask features.
+        feedforward_dim: hidden width of the FFN blocks.
+        num_heads: attention heads.
+        num_layers: L, of the anchor decoder and of the slot branch.
+        num_classes: K, without "no object".
+        num_new_instances: anchors per frame; must equal the number of frame queries.
+        num_slots: S.
+
+    Source: DVIS-DAQ (Zhou et al., 2024), dynamic anchor queries and emergence/disappearance.
+    """
+
+    def __init__(
+        self,
+        *,
+        hidden_dim: int,
+        feedforward_dim: int,
+        num_heads: int,
+        num_layers: int,
+        num_classes: int,
+        num_new_instances: int,
+        num_slots: int = 5,
+    ) -> None:
+        super().__init__()
+        self.num_new_instances = num_new_instances
+        self.transformer_self_attention_layers = nn.ModuleList(
+            SelfAttentionLayer(hidden_dim, num_heads) for _ in range(num_layers)
+        )
+        self.transformer_cross_attention_layers = nn.ModuleList(
+            CrossAttentionLayer(hidden_dim, num_heads) for _ in range(num_layers)
+        )
+        self.transformer_ffn_layers = nn.ModuleList(
+            FFNLayer(hidden_dim, feedforward_dim) for _ in range(num_layers)
+        )
+        self.slot_cross_attention_layers = nn.ModuleList(
+            SlotCrossAttentionLayer(hidden_dim, num_heads) for _ in range(num_layers)
+        )
+        self.slot_ffn_layers = nn.ModuleList(
+            FFNLayer(hidden_dim, feedforward_dim) for _ in range(num_layers)
+        )
+        self.decoder_norm = nn.LayerNorm(hidden_dim)
+        self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
+        self.pos_embed = MLP(hidden_dim, hidden_dim, hidden_dim, 3)
+        self.mask_embed = MLP(hidden_dim, hidden_dim, hidden_dim, 3)
+        self.mask_feature_proj = nn.Conv2d(hidden_dim, hidden_dim, kernel_size=1)
+        self.new_ins_embeds = nn.Embedding(1, hidden_dim)
+        self.bg_slots = nn.Embedding(num_slots, hidden_dim)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Translates the config.
+
+        Raises:
+            ConfigError: if NUM_NEW_INS or MASK_DIM does not fit the frame decoder.
+        """
+        former, head = cfg.MODEL.MASK_FORMER, cfg.MODEL.VIDEO_HEAD
+        if head.NUM_NEW_INS != former.NUM_OBJECT_QUERIES:
+            raise ConfigError(
+                f"MODEL.VIDEO_HEAD.NUM_NEW_INS is {head.NUM_NEW_INS} and"
+                f" MODEL.MASK_FORMER.NUM_OBJECT_QUERIES {former.NUM_OBJECT_QUERIES}: every anchor"
+                " takes the position of one frame query, so set both to the same number"
+            )
+        if former.HIDDEN_DIM != cfg.MODEL.SEM_SEG_HEAD.MASK_DIM:
+            raise ConfigError(
+                f"MODEL.MASK_FORMER.HIDDEN_DIM is {former.HIDDEN_DIM} and"
+                f" MODEL.SEM_SEG_HEAD.MASK_DIM {cfg.MODEL.SEM_SEG_HEAD.MASK_DIM}: the tracker"
+                " reads the mask features at its own width, so set both to the same number"
+            )
+        return {
+            "hidden_dim": former.HIDDEN_DIM,
+            "feedforward_dim": former.DIM_FEEDFORWARD,
+            "num_heads": former.NHEADS,
+            "num_layers": cfg.MODEL.TRACKER.DECODER_LAYERS,
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "num_new_instances": head.NUM_NEW_INS,
+            "num_slots": head.NUM_SLOTS,
+        }
+
+    def project(self, mask_features: Tensor) -> Tensor:
+        """Gives the features ``(..., C, h, w)`` that mask embeddings are multiplied with."""
+        flat = mask_features.flatten(0, -4)  # (frames, C, h, w)
+        return self.mask_feature_proj(flat).unflatten(0, mask_features.shape[:-3])
+
+    def mask_position(self, masks: Tensor, mask_features: Tensor) -> Tensor:
+        """Gives position codes: the MLP of the mean feature under each mask.
+
+        Args:
+            masks: logits ``(n, h, w)``; pixels above probability 0.5 count.
+            mask_features: raw, ``(C, h, w)``.
+
+        Returns:
+            ``(n, C)``; an empty mask gives the code of a zero feature.
+        """
+        inside = (masks > 0).flatten(1).to(mask_features.dtype)  # (n, hw)
+        area = inside.sum(dim=1, keepdim=True, dtype=torch.float32)
+        with torch.autocast(device_type=masks.device.type, enabled=False):
+            # A sum over thousands of pixels leaves the range of half precision.
+            total = inside.float() @ mask_features.float().flatten(1).T  # (n, C)
+            mean = total / (area + 1e-8)
+        return self.pos_embed(mean.to(mask_features.dtype))
+
+    def first_frame(self, frame: Frame) -> Tensor:
+        """Runs the frame queries through the decoder; no position codes.
+
+        Returns:
+            ``(L+1, Q, C)``: the queries themselves, then every layer's output.
+        """
+        return self._decode(frame.embeds, frame.embeds, query_pos=None, memory_pos=None)
+
+    def next_frame(self, frame: Frame, tracks: LiveTracks) -> Tensor:
+        """Runs the tracks and the anchors of new objects through the decoder.
+
+        Returns:
+            ``(L+1, P+Q, C)``: initial queries, then every layer's output; tracks come first.
+        """
+        code = self.mask_position(frame.masks, frame.mask_features)  # (Q, C)
+        anchors = self.new_ins_embeds.weight.expand(self.num_new_instances, -1)
+        queries = torch.cat([tracks.embeds, anchors.to(tracks.embeds.dtype)])
+        positions = torch.cat([tracks.positions, code.to(tracks.positions.dtype)])
+        return self._decode(queries, frame.embeds, query_pos=positions, memory_pos=code)
+
+    def slots(
+        self,
+        frame: Frame,
+        tracks: LiveTracks,
+        query_table: Tensor,
+        *,
+        hidden: Tensor | None = None,
+    ) -> Tensor:
+        """Runs the slot branch, which says whether tracked objects are still there.
+
+        Args:
+            frame: the current frame.
+            tracks: live tracks, possibly none.
+            query_table: query features of the frame decoder, ``(Q, C)``.
+            hidden: bool ``(Q,)``, frame queries that the slots must not see (training).
+
+        Returns:
+            ``(L, P+S, C)``, every layer's output; tracks come first.
+        """
+        background = self.bg_slots.weight.to(tracks.embeds.dtype)
+        content = torch.cat([tracks.embeds, background])  # (P+S, C)
+        keys = torch.cat([tracks.positions, background])
+        slots = query_table[assign_slot_queries(content, query_table)].to(content.dtype)
+        outputs = []
+        for attention, ffn in zip(
+            self.slot_cross_attention_layers, self.slot_ffn_layers, strict=True
+        ):
+            slots = attention(slots, frame.embeds, content=content, keys=keys, hidden=hidden)
+            slots = ffn(slots[None])[0]
+            outputs.append(slots)
+        return torch.stack(outputs)
+
+    def normed(self, queries: Tensor) -> Tensor:
+        """Gives what the prediction heads read, same shape."""
+        return self.decoder_norm(queries)
+
+    def classify(self, queries: Tensor) -> Tensor:
+        """Gives class logits ``(..., n, K+1)`` of queries ``(..., n, C)``."""
+        return self.class_embed(self.normed(queries))
+
+    def segment(self, queries: Tensor, projected: Tensor) -> Tensor:
+        """Gives mask logits ``(..., n, h, w)`` of queries ``(..., n, C)`` on one frame."""
+        embedding = self.mask_embed(self.normed(queries))
+        return torch.einsum("...nc,chw->...nhw", embedding, projected)
+
+    def predict(self, queries: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
+        """Gives class logits ``(..., n, K+1)`` and mask logits ``(..., n, h, w)``."""
+        return self.classify(queries), self.segment(queries, projected)
+
+    def _decode(
+        self,
+        queries: Tensor,
+        memory: Tensor,
+        *,
+        query_pos: Tensor | None,
+        memory_pos: Tensor | None,
+    ) -> Tensor:
+        x, memory = queries[None], memory[None]
+        query_pos = None if query_pos is None else query_pos[None]
+        memory_pos = None if memory_pos is None else memory_pos[None]
+        outputs = [x]
+        for cross, own, ffn in zip(
+            self.transformer_cross_attention_layers,
+            self.transformer_self_attention_layers,
+            self.transformer_ffn_layers,
+            strict=True,
+        ):
+            x = cross(x, memory, query_pos=query_pos, memory_pos=memory_pos)
+            x = ffn(own(x))
+            outputs.append(x)
+        return torch.cat(outputs)  # (L+1, n, C)
+
+
+class SlotCrossAttentionLayer(nn.Module):
+    """Reads the frame into the slots, which then compete for what was read."""
+
+    def __init__(self, d_model: int, num_heads: int) -> None:
+        super().__init__()
+        self.multihead_attn = nn.MultiheadAttention(d_model, num_heads, batch_first=True)
+        self.slot_attn = SlotCompetition(d_model)
+        self.norm = nn.LayerNorm(d_model)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(
+        self,
+        slots: Tensor,
+        memory: Tensor,
+        *,
+        content: Tensor,
+        keys: Tensor,
+        hidden: Tensor | None = None,
+    ) -> Tensor:
+        """Updates the slots ``(n, C)``.
+
+        Args:
+            slots: the slots of the layer before, ``(n, C)``.
+            memory: frame embeddings ``(Q, C)``.
+            content: added to the slots where they read the frame, ``(n, C)``.
+            keys: what the slots compete with, ``(n, C)``.
+            hidden: bool ``(Q,)``, True where the frame must not be read.
+        """
+        read, _ = self.multihead_attn(
+            (slots + content)[None],
+            memory[None],
+            memory[None],
+            key_padding_mask=None if hidden is None else hidden[None],
+            need_weights=False,
+        )
+        read = read[0]
+        return self.norm(slots + self.slot_attn(read, slots + read, keys))
+
+
+class SlotCompetition(nn.Module):
+    """One step of slot attention without recurrence: inputs are shared out among the slots.
+
+    Source: Slot Attention (Locatello et al., NeurIPS 2020), without GRU, MLP and value projection.
+    """
+
+    def __init__(self, d_model: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.scale = d_model**-0.5
+        self.norm_inputs = nn.LayerNorm(d_model)
+        self.project_q = nn.Sequential(
+            nn.LayerNorm(d_model), nn.Linear(d_model, d_model, bias=False)
+        )
+        self.project_k = nn.Linear(d_model, d_model, bias=False)
+
+    def forward(self, inputs: Tensor, input_keys: Tensor, slots: Tensor) -> Tensor:
+        """Gives each slot ``(m, C)`` its weighted mean of ``inputs`` ``(n, C)``."""
+        keys = self.project_k(self.norm_inputs(input_keys))
+        queries = self.project_q(slots)
+        share = (self.scale * keys.float() @ queries.float().T).softmax(dim=1)  # (n, m)
+        share = share + self.eps
+        share = share / share.sum(dim=0, keepdim=True)
+        return share.T.to(inputs.dtype) @ inputs
+
+
+@torch.no_grad()
+def assign_slot_queries(content: Tensor, query_table: Tensor) -> Tensor:
+    """Chooses the frame decoder's query feature that each slot starts from.
+
+    Every row takes its most similar query feature; the rows of an optimal one-to-one assignment
+    then take the assigned one. With more rows than features the rest keep the nearest.
+
+    Args:
+        content: ``(n, C)``, track embeddings and background slots.
+        query_table: ``(Q, C)``.
+
+    Returns:
+        int64 ``(n,)``, rows of ``query_table``.
+    """
+    left, right = content.float(), query_table.float()
+    left = left / (left.norm(dim=1, keepdim=True) + 1e-6)
+    right = right / (right.norm(dim=1, keepdim=True) + 1e-6)
+    with torch.autocast(device_type=content.device.type, enabled=False):
+        similarity = left @ right.T
+    chosen = similarity.argmax(dim=1)
+    rows, columns = linear_sum_assignment((1 - similarity).nan_to_num(nan=2.0).cpu().numpy())
+    chosen[torch.as_tensor(rows, device=chosen.device)] = torch.as_tensor(
+        columns, device=chosen.device
+    )
+    return chosen
