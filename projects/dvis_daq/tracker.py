@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vidseg.config import CfgNode
 from vidseg.errors import ConfigError
-from vidseg.layers.attention import CrossAttentionLayer, FFNLayer, SelfAttentionLayer
+from vidseg.layers.attention import CrossAttentionLayer, FFNLayer, SelfAttentionLayer, attend
 from vidseg.layers.mlp import MLP
 
 __all__ = ["Frame", "LiveTracks", "VideoInstanceCutter", "assign_slot_queries"]
@@ -277,12 +277,12 @@ class SlotCrossAttentionLayer(nn.Module):
             keys: what the slots compete with, ``(n, C)``.
             hidden: bool ``(Q,)``, True where the frame must not be read.
         """
-        read, _ = self.multihead_attn(
+        read = attend(
+            self.multihead_attn,
             (slots + content)[None],
             memory[None],
             memory[None],
             key_padding_mask=None if hidden is None else hidden[None],
-            need_weights=False,
         )
         read = read[0]
         return self.norm(slots + self.slot_attn(read, slots + read, keys))
