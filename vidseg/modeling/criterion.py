@@ -1,0 +1,228 @@
+"""Set loss of masked-attention transformers with deep supervision (Mask2Former, CVPR 2022).
+
+Shapes: L predictions, B clips, T frames, Q queries, N objects, K classes, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidseg.config import CfgNode
+
+from .mask_losses import PointDraw, draw_points, mask_point_losses
+from .matcher import ClipTargets, HungarianMatcher, Layer, Pairs
+
+__all__ = ["SetCriterion", "class_loss", "loss_weights", "mean_over_ranks"]
+
+
+class SetCriterion(nn.Module):
+    """Matches queries to objects and scores classes and masks of every prediction.
+
+    Args:
+        num_classes: K, without "no object".
+        matcher: gives the pairs.
+        weights: of ``loss_ce``, ``loss_mask`` and ``loss_dice``; a loss without entry is dropped.
+        no_object_weight: weight of the class "no object" in the cross entropy.
+        num_points: points per mask and frame.
+        oversample_ratio: candidates per point.
+        importance_sample_ratio: share of the points chosen by uncertainty.
+        deep_supervision: whether the earlier predictions count too.
+    """
+
+    empty_weight: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        matcher: HungarianMatcher,
+        *,
+        weights: Mapping[str, float],
+        no_object_weight: float = 0.1,
+        num_points: int = 12544,
+        oversample_ratio: float = 3.0,
+        importance_sample_ratio: float = 0.75,
+        deep_supervision: bool = True,
+    ) -> None:
+        super().__init__()
+        if oversample_ratio < 1 or not 0 <= importance_sample_ratio <= 1:
+            raise ValueError("oversample_ratio must be >= 1, importance_sample_ratio in [0, 1]")
+        self.num_classes = num_classes
+        self.matcher = matcher
+        self.weights = dict(weights)
+        self.num_points = num_points
+        self.oversample_ratio = oversample_ratio
+        self.importance_sample_ratio = importance_sample_ratio
+        self.deep_supervision = deep_supervision
+        empty_weight = torch.ones(num_classes + 1)
+        empty_weight[-1] = no_object_weight
+        self.register_buffer("empty_weight", empty_weight)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, *, points_per_frame: int = 1) -> dict[str, Any]:
+        """Reads MODEL.MASK_FORMER and MODEL.SEM_SEG_HEAD.NUM_CLASSES.
+
+        Args:
+            cfg: the whole configuration.
+            points_per_frame: factor on the number of points (frames, when a clip is one map).
+        """
+        node = cfg.MODEL.MASK_FORMER
+        matcher = HungarianMatcher.from_config(cfg)
+        matcher["num_points"] *= points_per_frame
+        return {
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "matcher": HungarianMatcher(**matcher),
+            "weights": loss_weights(cfg),
+            "no_object_weight": node.NO_OBJECT_WEIGHT,
+            "num_points": node.TRAIN_NUM_POINTS * points_per_frame,
+            "oversample_ratio": node.OVERSAMPLE_RATIO,
+            "importance_sample_ratio": node.IMPORTANCE_SAMPLE_RATIO,
+            "deep_supervision": node.DEEP_SUPERVISION,
+        }
+
+    def forward(
+        self,
+        layers: Sequence[Layer],
+        targets: Sequence[ClipTargets],
+        *,
+        indices: Sequence[Pairs] | None = None,
+    ) -> dict[str, Tensor]:
+        """Gives the weighted losses.
+
+        Args:
+            layers: predictions in the order of the network, the final one last; each class logits
+                ``(B, Q, K+1)`` and mask logits ``(B, Q, T, h, w)``.
+            targets: one per clip, masks padded like the images of the batch.
+            indices: pairs per clip which all predictions use; matched here when not given.
+
+        Returns:
+            ``loss_ce``, ``loss_mask``, ``loss_dice`` of the final prediction and the same with
+            suffix ``_i`` of the i-th earlier one.
+        """
+        used = self._used(layers)
+        with torch.autocast(device_type=self.empty_weight.device.type, enabled=False):
+            pairs, draws = self._match(used, targets, indices)
+            rows = [_TargetRows(p, targets) for p in pairs]
+            maps = torch.cat([t.masks.flatten(0, 1) for t in targets]).float()  # (N*T, H, W)
+            num_masks = mean_over_ranks(sum(len(t.labels) for t in targets), maps.device)
+            losses: dict[str, Tensor] = {}
+            for (suffix, layer), row, draw in zip(used.items(), rows, draws, strict=True):
+                values = self._layer_losses(layer, row, maps, num_masks, draw)
+                losses |= {name + suffix: value for name, value in values.items()}
+        return losses
+
+    def _used(self, layers: Sequence[Layer]) -> dict[str, Layer]:
+        """Names the predictions by suffix, the final one first: the published order of draws."""
+        used = {"": layers[-1]}
+        if self.deep_supervision:
+            used |= {f"_{i}": layer for i, layer in enumerate(layers[:-1])}
+        return used
+
+    def _match(
+        self,
+        used: dict[str, Layer],
+        targets: Sequence[ClipTargets],
+        indices: Sequence[Pairs] | None,
+    ) -> tuple[list[list[Pairs]], list[PointDraw]]:
+        """Draws all points in the published order, then matches all predictions at once."""
+        logits, masks = used[""]
+        if indices is None:
+            num_pairs = sum(min(logits.shape[1], len(t.labels)) for t in targets)
+        else:
+            num_pairs = sum(len(src) for src, _ in indices)
+        points, draws = [], []
+        for _ in used:
+            if indices is None:
+                points.append(self.matcher.draw(logits))
+            draws.append(self.draw(num_pairs * masks.shape[2], masks.device))
+        if indices is not None:
+            return [list(indices)] * len(used), draws
+        return self.matcher.match_layers(list(used.values()), targets, torch.stack(points)), draws
+
+    def draw(self, num_maps: int, device: torch.device) -> PointDraw:
+        """Draws the points of one prediction's mask losses."""
+        return draw_points(
+            num_maps,
+            self.num_points,
+            oversample_ratio=self.oversample_ratio,
+            importance_sample_ratio=self.importance_sample_ratio,
+            device=device,
+            rand=self.matcher.rand,
+        )
+
+    def _layer_losses(
+        self, layer: Layer, rows: _TargetRows, maps: Tensor, num_masks: float, draw: PointDraw
+    ) -> dict[str, Tensor]:
+        logits, masks = layer
+        clip, query = rows.clip.to(logits.device), rows.query.to(logits.device)
+        classes = torch.full(logits.shape[:2], self.num_classes, device=logits.device)
+        classes[clip, query] = rows.labels.to(logits.device)
+        matched = masks[clip, query].flatten(0, 1)  # (n*T, h, w)
+        bce, dice = mask_point_losses(
+            matched,
+            maps,
+            rows.maps.to(maps.device),
+            num_masks,
+            num_points=self.num_points,
+            draw=draw,
+        )
+        ce = class_loss(logits, classes, self.empty_weight)
+        return self.weigh({"loss_ce": ce, "loss_mask": bce, "loss_dice": dice})
+
+    def weigh(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Applies the weights and drops losses without one."""
+        return {k: v * self.weights[k] for k, v in losses.items() if k in self.weights}
+
+
+class _TargetRows:
+    """Pairs of all clips of a batch as flat index vectors."""
+
+    def __init__(self, pairs: Sequence[Pairs], targets: Sequence[ClipTargets]) -> None:
+        clips, queries, labels, maps, start = [], [], [], [], 0
+        for clip, ((src, tgt), target) in enumerate(zip(pairs, targets, strict=True)):
+            num, frames = target.masks.shape[:2]
+            clips.append(torch.full_like(src, clip))
+            queries.append(src)
+            labels.append(target.labels[tgt.to(target.labels.device)])
+            maps.append(start + (tgt[:, None] * frames + torch.arange(frames)).flatten())
+            start += num * frames
+        self.clip, self.query = torch.cat(clips), torch.cat(queries)
+        self.labels, self.maps = torch.cat(labels), torch.cat(maps)
+
+
+def class_loss(logits: Tensor, classes: Tensor, weight: Tensor) -> Tensor:
+    """Gives the class-weighted cross entropy, averaged by weight; 0 without any query.
+
+    Args:
+        logits: ``(..., K+1)``.
+        classes: int64 ``(...)``.
+        weight: ``(K+1,)``.
+    """
+    if classes.numel() == 0:
+        return logits.float().sum()
+    return F.cross_entropy(logits.float().flatten(0, -2), classes.flatten(), weight)
+
+
+def loss_weights(cfg: CfgNode) -> dict[str, float]:
+    """Reads the weights of the three losses from MODEL.MASK_FORMER."""
+    node = cfg.MODEL.MASK_FORMER
+    weights = {
+        "loss_ce": node.CLASS_WEIGHT,
+        "loss_mask": node.MASK_WEIGHT,
+        "loss_dice": node.DICE_WEIGHT,
+    }
+    return {name: float(value) for name, value in weights.items()}
+
+
+def mean_over_ranks(count: int, device: torch.device) -> float:
+    """Averages a count over the processes of a distributed run; at least 1."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return max(float(count), 1.0)
+    total = torch.tensor(float(count), device=device)
+    dist.all_reduce(total)
+    return max(total.item() / dist.get_world_size(), 1.0)
