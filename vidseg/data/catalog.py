@@ -1,0 +1,252 @@
+"""Names of data sets: what ``DATASETS.TRAIN`` and ``DATASETS.TEST`` may hold.
+
+A name stands for a function that reads the records, and for metadata (classes, files, evaluator).
+The published names and the embedded data sets are registered on the first lookup; a path to a json
+file is a name too.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from vidseg.errors import DataError, nearest
+
+__all__ = ["Catalog", "DatasetCatalog", "Metadata", "Record", "Records", "dataset_root"]
+
+Record = dict[str, Any]
+"""One video: ``file_names``, ``height``, ``width``, ``length``, ``video_id``, ``json_file`` and,
+where annotated, ``annotations``: per frame, a list of objects with contiguous ``category_id``."""
+
+
+class Records(list[Record]):
+    """The records of a data set together with the classes that were found in its file.
+
+    Args:
+        records: one per video (or image).
+        classes: names by contiguous class number.
+        category_ids: ids of the data set by contiguous class number.
+        annotated: whether the file holds annotations at all (test splits do not).
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record] = (),
+        *,
+        classes: Sequence[str] = (),
+        category_ids: Sequence[int] = (),
+        annotated: bool = True,
+    ) -> None:
+        super().__init__(records)
+        self.classes = list(classes)
+        self.category_ids = list(category_ids)
+        self.annotated = annotated
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What is known about a data set besides its records.
+
+    Args:
+        name: the name in the catalog.
+        classes: names by contiguous class number.
+        category_ids: ids of the data set by contiguous class number.
+        evaluator: name in the evaluator registry, ``""`` if the set cannot be scored.
+        root: folder of the data set.
+        json_file: annotation file, ``""`` if there is none.
+        image_root: folder that the frame names are relative to.
+        prepare: one sentence on how to get the data, for error messages.
+        family: whose category ids these are (``"coco"``, ``"ytvis_2019"``...), ``""`` if its own.
+    """
+
+    name: str
+    classes: list[str] = field(default_factory=list)
+    category_ids: list[int] = field(default_factory=list)
+    evaluator: str = "ytvis"
+    root: str = ""
+    json_file: str = ""
+    image_root: str = ""
+    prepare: str = ""
+    family: str = ""
+
+
+@dataclass
+class _Entry:
+    load: Callable[[], Sequence[Record]]
+    metadata: Metadata
+    # Records are large: kept only as long as somebody uses them.
+    records: weakref.ref[Records] | None = None
+
+
+class Catalog:
+    """Maps names to data sets.
+
+    Args:
+        lazy_defaults: called with the catalog before its first lookup; registers the built-in sets.
+    """
+
+    def __init__(self, lazy_defaults: Callable[[Catalog], None] | None = None) -> None:
+        self._entries: dict[str, _Entry] = {}
+        self._lazy_defaults = lazy_defaults
+
+    def register(
+        self,
+        name: str,
+        load: Callable[[], Sequence[Record]],
+        *,
+        override: bool = False,
+        **metadata: Any,
+    ) -> None:
+        """Adds a data set.
+
+        Args:
+            name: what config files call it.
+            load: reads the records; called when they are needed, possibly more than once.
+            override: whether another data set of that name may be replaced.
+            metadata: fields of ``Metadata``; paths relative to the data set root are completed when
+                they are asked for. Classes that are left out are taken from the records.
+
+        Raises:
+            ValueError: if another function has that name, or a field of the metadata is unknown.
+        """
+        unknown = set(metadata) - set(Metadata.__dataclass_fields__)
+        if unknown:
+            raise ValueError(f"data set {name}: unknown metadata {sorted(unknown)}")
+        taken = self._entries.get(name)
+        if taken is not None and taken.load != load and not override:
+            raise ValueError(f"data set {name!r} is registered already; pass override=True")
+        self._entries[name] = _Entry(load, Metadata(name=name, **metadata))
+
+    def get(self, name_or_path: str) -> Records:
+        """Reads the records of a data set, by name or path of a json file.
+
+        Raises:
+            DataError: if the name is unknown, or the files are missing or broken.
+        """
+        entry = self._entry(name_or_path)
+        known = entry.records() if entry.records is not None else None
+        if known is not None:
+            return known
+        loaded = entry.load()
+        records = loaded if isinstance(loaded, Records) else _with_classes(loaded, entry.metadata)
+        entry.records = weakref.ref(records)
+        if records.classes:
+            # The file has the last word on the class names.
+            entry.metadata = replace(
+                entry.metadata,
+                classes=list(records.classes),
+                category_ids=list(records.category_ids),
+            )
+        return records
+
+    def metadata(self, name_or_path: str) -> Metadata:
+        """Gives the metadata, with absolute paths; reads the file only if the classes are unknown.
+
+        Raises:
+            DataError: as ``get``.
+        """
+        entry = self._entry(name_or_path)
+        if not entry.metadata.classes or not entry.metadata.category_ids:
+            self.get(name_or_path)
+        known = entry.metadata
+        return replace(
+            known,
+            root=_below_root(known.root),
+            json_file=_below_root(known.json_file),
+            image_root=_below_root(known.image_root),
+        )
+
+    def resolve(self, name_or_path: str) -> str:
+        """Gives the catalog name of a data set; a path to a json file is registered on the way.
+
+        The frames of such a file lie in ``JPEGImages/`` or ``images/`` beside it, else with it.
+
+        Raises:
+            DataError: if it is neither a known name nor an existing file.
+        """
+        self._fill()
+        if name_or_path in self._entries:
+            return name_or_path
+        if name_or_path.endswith(".json"):
+            return self._register_path(name_or_path)
+        raise DataError(self._miss_message(name_or_path))
+
+    def names(self) -> list[str]:
+        """Gives all names, sorted."""
+        self._fill()
+        return sorted(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        self._fill()
+        return name in self._entries
+
+    def _entry(self, name_or_path: str) -> _Entry:
+        return self._entries[self.resolve(name_or_path)]
+
+    def _fill(self) -> None:
+        if self._lazy_defaults is not None:
+            fill, self._lazy_defaults = self._lazy_defaults, None
+            fill(self)
+
+    def _register_path(self, path: str) -> str:
+        from .ytvis import JsonFile
+
+        found = _existing_json(path)
+        name = str(found.resolve())
+        if name not in self._entries:
+            load = JsonFile(name, "")
+            self.register(name, load, root=str(Path(name).parent), json_file=name)
+            self._entries[name].metadata = replace(
+                self._entries[name].metadata, image_root=load.find_image_root()
+            )
+        return name
+
+    def _miss_message(self, name: str) -> str:
+        known = self.names()
+        close = nearest(name, known) or [other for other in known if name.lower() in other][:3]
+        hint = f"nearest: {', '.join(close)}" if close else f"known: {', '.join(known)}"
+        return (
+            f"DATASETS: no data set is called {name!r}; {hint}; "
+            "or give the path of a YouTube-VIS json file"
+        )
+
+
+def dataset_root() -> Path:
+    """Folder that holds the public data sets: ``$VIDSEG_DATASETS``, else ``datasets``.
+
+    ``$DETECTRON2_DATASETS``, which the published code reads, counts when the former is not set.
+    """
+    named = os.environ.get("VIDSEG_DATASETS") or os.environ.get("DETECTRON2_DATASETS")
+    return Path(named or "datasets").expanduser()
+
+
+def _existing_json(path: str) -> Path:
+    given = Path(path).expanduser()
+    for candidate in (given, dataset_root() / given):
+        if candidate.is_file():
+            return candidate
+    raise DataError(f"DATASETS: no such file: {path}")
+
+
+def _below_root(path: str) -> str:
+    return str(dataset_root() / path) if path else ""
+
+
+def _with_classes(loaded: Sequence[Record], metadata: Metadata) -> Records:
+    ids = metadata.category_ids or range(1, len(metadata.classes) + 1)
+    annotated = all("annotations" in record for record in loaded)
+    return Records(loaded, classes=metadata.classes, category_ids=list(ids), annotated=annotated)
+
+
+def _register_builtin(catalog: Catalog) -> None:
+    from .builtin import register_builtin
+
+    register_builtin(catalog)
+
+
+DatasetCatalog = Catalog(_register_builtin)
+"""The one catalog of the process; config files name what it holds."""
