@@ -1,1 +1,6 @@
-"""Saving, resuming and reading published weights."""
+"""Saving runs so that they continue exactly, and loading weights of many origins."""
+
+from .checkpointer import Checkpointer
+from .upstream import LoadReport, load_weights, read_state_dict
+
+__all__ = ["Checkpointer", "LoadReport", "load_weights", "read_state_dict"]

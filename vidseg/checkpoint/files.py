@@ -1,0 +1,134 @@
+"""Writing and reading checkpoint files: never half written, never executing what they hold."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from vidseg.errors import DataError
+
+__all__ = ["read_checkpoint", "read_pickle", "write_atomically", "write_checkpoint"]
+
+# Everything a model-zoo pickle needs: arrays, their dtypes and plain containers.
+_ALLOWED_GLOBALS = {
+    ("collections", "OrderedDict"),
+    ("_codecs", "encode"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("numpy.core.numeric", "_frombuffer"),
+}
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes a file that either appears whole or not at all, whatever kills the process.
+
+    Args:
+        path: final name; an existing file is replaced.
+        write: puts the content into the open file it is given.
+
+    Raises:
+        OSError: if the disk is full or not writable; the old file is then untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_directory(path.parent)
+
+
+def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Saves tensors and plain containers atomically.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+
+    def save(file: BinaryIO) -> None:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch hides the ENOSPC of its writer in a RuntimeError
+            raise OSError(f"{path}: {str(error).splitlines()[0]}") from error
+
+    write_atomically(path, save)
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Reads a ``.pth``/``.pt`` file of tensors and plain containers onto the CPU.
+
+    Raises:
+        DataError: if the file is missing, damaged, or holds objects that would run code.
+    """
+    if not path.is_file():
+        raise DataError(f"weights file {path} does not exist")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            raise DataError(
+                f"{path} holds Python objects besides tensors, which are not loaded because they "
+                "can run code; re-save it as a state dict"
+            ) from error
+        raise DataError(f"{path} is damaged or no checkpoint") from error
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise DataError(f"{path} is damaged or no checkpoint ({_first_line(error)})") from error
+
+
+def read_pickle(path: Path) -> Any:
+    """Reads a model-zoo ``.pkl`` file of arrays and plain containers; nothing in it is executed.
+
+    Raises:
+        DataError: if the file is missing, damaged, or names any other class or function.
+    """
+    if not path.is_file():
+        raise DataError(f"weights file {path} does not exist")
+    with open(path, "rb") as file:
+        try:
+            return _ArrayUnpickler(file, encoding="latin1").load()
+        except DataError as error:
+            raise DataError(f"{path} {error}") from error
+        except Exception as error:  # a damaged pickle can raise nearly anything
+            raise DataError(f"{path} is damaged or no pickle ({_first_line(error)})") from error
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles arrays and containers only."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED_GLOBALS:
+            raise DataError(
+                f"asks for {module}.{name}, which is not loaded: only arrays and plain containers "
+                "are read from a .pkl file"
+            )
+        return super().find_class(module, name)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:120]
+
+
+def _sync_directory(directory: Path) -> None:
+    # Without it a rename may be lost in a power cut; not every file system offers it.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
