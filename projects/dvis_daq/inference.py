@@ -196,7 +196,8 @@ def track_clip(
     """
     memory = TrackMemory.empty(clip.embeds.shape[-1], clip.logits.shape[-1], clip.embeds.device)
     tracks, frames = memory.as_ended(), []
-    for memory, tracked in track_window(tracker, clip, memory, rules, query_table):  # noqa: B020
+    for after, tracked in track_window(tracker, clip, memory, rules, query_table):
+        memory = after
         tracks = tracks.joined(without_noise(tracked.ended, rules))
         frames.append(tracked)
     tracks = tracks.joined(memory.as_ended())
