@@ -1,0 +1,219 @@
+"""Every key of the core with its default and its meaning.
+
+Names and defaults are those of detectron2, Mask2Former and DVIS wherever one exists there; the
+keys of a project stand in that project's ``config.py``. Published keys that nothing here reads
+are in ``vidseg.config.published``.
+"""
+
+from __future__ import annotations
+
+from vidseg.config.node import CfgNode
+
+__all__ = ["CONFIG_VERSION", "get_cfg"]
+
+CONFIG_VERSION = 2
+
+
+def get_cfg() -> CfgNode:
+    """Gives a fresh tree of the core's keys, to be changed at will."""
+    cfg = CfgNode()
+    cfg.VERSION = CONFIG_VERSION  # of the key names; 2 is detectron2's and the only one read
+    cfg.OUTPUT_DIR = "./output"  # run directory: config, log, metrics, checkpoints, inference/
+    cfg.SEED = 42  # of everything random in a run
+    cfg.DETERMINISTIC = False  # ask torch for deterministic kernels, at a cost in speed
+    cfg.CUDNN_BENCHMARK = False  # let cuDNN time its kernels for each input size
+    cfg.MODEL = _model()
+    cfg.INPUT = _input()
+    cfg.DATASETS = _datasets()
+    cfg.DATALOADER = _dataloader()
+    cfg.SOLVER = _solver()
+    cfg.TEST = _test()
+    return cfg
+
+
+def _model() -> CfgNode:
+    node = CfgNode()
+    node.META_ARCHITECTURE = "GeneralizedRCNN"  # name in META_ARCH_REGISTRY
+    node.WEIGHTS = ""  # file of weights to start from; "" for none
+    node.DEVICE = "auto"  # auto (cuda, mps or cpu, by what there is), or a torch device
+    node.PIXEL_MEAN = [103.53, 116.28, 123.675]  # per channel, in the order of INPUT.FORMAT, 0..255
+    node.PIXEL_STD = [1.0, 1.0, 1.0]  # same
+    node.BACKBONE = CfgNode()
+    node.BACKBONE.NAME = "build_resnet_backbone"  # BACKBONE_REGISTRY name, timm/N or torchvision/N
+    node.BACKBONE.FREEZE_AT = 2  # stages that do not train: 0 none, 1 the stem, 2 also res2, ...
+    node.BACKBONE.WEIGHTS = ""  # file of weights for the backbone alone; "" for none
+    node.RESNETS = _resnets()
+    node.SEM_SEG_HEAD = _sem_seg_head()
+    node.MASK_FORMER = _mask_former()
+    return node
+
+
+def _resnets() -> CfgNode:
+    node = CfgNode()
+    node.DEPTH = 50  # 18, 34, 50, 101 or 152
+    node.OUT_FEATURES = ["res4"]  # of res2 (stride 4) to res5 (stride 32)
+    node.NORM = "FrozenBN"  # FrozenBN, BN, SyncBN or GN
+    node.NUM_GROUPS = 1  # groups of the 3x3 convolutions, above 1 for ResNeXt
+    node.WIDTH_PER_GROUP = 64  # channels of a group in res2; doubles with every stage
+    node.STRIDE_IN_1X1 = True  # stride in the 1x1 (MSRA weights) or in the 3x3 (torchvision's)
+    node.STEM_OUT_CHANNELS = 64  # channels after the first convolution
+    node.RES2_OUT_CHANNELS = 256  # channels of res2 (64 for depths 18 and 34); doubles every stage
+    return node
+
+
+def _sem_seg_head() -> CfgNode:
+    node = CfgNode()
+    node.NAME = "SemSegFPNHead"  # name in SEM_SEG_HEADS_REGISTRY: pixel plus transformer decoder
+    node.NUM_CLASSES = 54  # object classes, "no object" not counted
+    node.PIXEL_DECODER_NAME = "BasePixelDecoder"  # name in SEM_SEG_HEADS_REGISTRY
+    node.IN_FEATURES = ["p2", "p3", "p4", "p5"]  # backbone features that the pixel decoder takes
+    node.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]  # attended ones
+    node.CONVS_DIM = 128  # channels inside the pixel decoder
+    node.MASK_DIM = 256  # channels of mask features and mask embeddings
+    node.NORM = "GN"  # norm of the pixel decoder's convolutions; "" for none
+    node.COMMON_STRIDE = 4  # stride of the mask features
+    node.TRANSFORMER_ENC_LAYERS = 0  # deformable attention layers of the pixel decoder
+    return node
+
+
+def _mask_former() -> CfgNode:
+    node = CfgNode()
+    node.TRANSFORMER_DECODER_NAME = "MultiScaleMaskedTransformerDecoder"  # by registry name
+    node.TRANSFORMER_IN_FEATURE = "res5"  # multi_scale_pixel_decoder for the masked decoder
+    node.HIDDEN_DIM = 256  # channels of an object query
+    node.NUM_OBJECT_QUERIES = 100  # per frame
+    node.NHEADS = 8  # attention heads, here and in the pixel decoder
+    node.DROPOUT = 0.1  # in the attention layers
+    node.DIM_FEEDFORWARD = 2048  # hidden channels of feed-forward layers
+    node.DEC_LAYERS = 6  # predictions of the decoder; it has one layer less
+    node.PRE_NORM = False  # layer norm before each layer instead of after it
+    node.ENFORCE_INPUT_PROJ = False  # project the input even where channels already agree
+    node.SIZE_DIVISIBILITY = 32  # frames are padded to multiples of it, in pixels
+    node.REID_BRANCH = True  # an extra embedding for linking
+    node.REID_HIDDEN_DIM = 256  # its hidden channels
+    node.NUM_REID_HEAD_LAYERS = 3  # its layers
+    node.DEEP_SUPERVISION = True  # losses on the predictions of every layer
+    node.NO_OBJECT_WEIGHT = 0.1  # of the "no object" class in the classification loss
+    node.CLASS_WEIGHT = 1.0  # of the classification loss and matching cost
+    node.MASK_WEIGHT = 20.0  # of the mask cross entropy, loss and cost
+    node.DICE_WEIGHT = 1.0  # of the mask dice, loss and cost
+    node.TRAIN_NUM_POINTS = 112 * 112  # points per mask at which mask losses are computed
+    node.OVERSAMPLE_RATIO = 3.0  # candidates per point when looking for uncertain ones
+    node.IMPORTANCE_SAMPLE_RATIO = 0.75  # share of uncertain points, the rest is uniform
+    node.TEST = CfgNode()
+    node.TEST.TASK = "vis"  # what a prediction is: vis (instances)
+    node.TEST.MAX_NUM = 20  # instances per video at most
+    node.TEST.WINDOW_INFERENCE = False  # segment the video window by window
+    node.TEST.WINDOW_SIZE = 3  # frames per window; bounds memory, never changes the result
+    node.TEST.ONE_LABEL_PER_TRACK = False  # keep the best label only; published: several
+    node.TEST.MASK_QUALITY = False  # score times mean mask probability; published: score alone
+    return node
+
+
+def _input() -> CfgNode:
+    node = CfgNode()
+    node.FORMAT = "BGR"  # channel order that the weights expect: BGR or RGB
+    node.MIN_SIZE_TRAIN = (800,)  # lengths of the shorter side to draw from, in pixels
+    node.MAX_SIZE_TRAIN = 1333  # bound of the longer side
+    node.MIN_SIZE_TRAIN_SAMPLING = "choice"  # choice or range per frame, ..._by_clip per clip
+    node.MIN_SIZE_TEST = 800  # shorter side in testing; 0 keeps the size
+    node.MAX_SIZE_TEST = 1333  # bound of the longer side in testing
+    node.RANDOM_FLIP = "horizontal"  # none, horizontal, flip, flip_by_clip
+    node.AUGMENTATIONS = []  # more: brightness, contrast, saturation, rotation
+    node.CROP = CfgNode()
+    node.CROP.ENABLED = False  # crop half of the training clips at random
+    node.CROP.TYPE = "relative_range"  # what SIZE means
+    node.CROP.SIZE = [0.9, 0.9]  # height, width: fractions, or pixels if TYPE is absolute
+    node.PSEUDO = CfgNode()  # clips made from one image
+    node.PSEUDO.AUGMENTATIONS = ["rotation"]  # as above
+    node.PSEUDO.MIN_SIZE_TRAIN = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768)  # as above
+    node.PSEUDO.MAX_SIZE_TRAIN = 768  # as above
+    node.PSEUDO.MIN_SIZE_TRAIN_SAMPLING = "choice_by_clip"  # as above
+    node.PSEUDO.CROP = CfgNode()
+    node.PSEUDO.CROP.ENABLED = False  # as above
+    node.PSEUDO.CROP.TYPE = "absolute_range"  # as above; videos take type and size from here too
+    node.PSEUDO.CROP.SIZE = (384, 600)  # smallest and largest side of the crop
+    node.LSJ_AUG = CfgNode()
+    node.LSJ_AUG.ENABLED = False  # large-scale jitter instead of resizing
+    node.LSJ_AUG.IMAGE_SIZE = 1024  # side of the square it pads or crops to, in pixels
+    node.LSJ_AUG.MIN_SCALE = 0.1  # smallest scale of the jitter
+    node.LSJ_AUG.MAX_SCALE = 2.0  # largest
+    node.SAMPLING_FRAME_NUM = 2  # frames of a training clip
+    node.SAMPLING_FRAME_RANGE = 20  # how far from the reference frame the others may be
+    node.SAMPLING_FRAME_SHUFFLE = False  # shuffle the frames of a training clip
+    node.REVERSE_AGU = False  # reverse half of the contiguous clips (published spelling)
+    return node
+
+
+def _datasets() -> CfgNode:
+    node = CfgNode()
+    node.TRAIN = ()  # names in the catalog, or paths of YouTube-VIS json files
+    node.TEST = ()  # same
+    node.DATASET_RATIO = [1.0]  # how often each of TRAIN is drawn, relative
+    node.DATASET_NEED_MAP = [False]  # whether its classes go through the table to the last TRAIN
+    node.DATASET_TYPE = ["video_instance"]  # mapper of each of TRAIN
+    node.DATASET_TYPE_TEST = ["video_instance"]  # mapper of each of TEST
+    return node
+
+
+def _dataloader() -> CfgNode:
+    node = CfgNode()
+    node.NUM_WORKERS = 4  # loader processes per rank; 0 loads in the main process
+    node.FILTER_EMPTY_ANNOTATIONS = True  # leave out videos without an object
+    return node
+
+
+def _solver() -> CfgNode:
+    node = CfgNode()
+    node.INIT_FROM = ""  # config whose result this run starts from, relative to its own file
+    node.OPTIMIZER = "ADAMW"  # ADAMW or SGD
+    node.MAX_ITER = 40000  # iterations of the run
+    node.IMS_PER_BATCH = 16  # clips per iteration over all ranks
+    node.ACCUMULATION_STEPS = (
+        1  # parts in which a rank's share is computed; same result, less memory
+    )
+    node.REFERENCE_WORLD_SIZE = 0  # ranks that batch, rate and schedule were written for; 0 any
+    node.BASE_LR = 0.001  # learning rate of IMS_PER_BATCH
+    node.BACKBONE_MULTIPLIER = 0.1  # of the learning rate of the backbone
+    node.MOMENTUM = 0.9  # SGD
+    node.NESTEROV = False  # SGD
+    node.WEIGHT_DECAY = 0.0001  # of weights
+    node.WEIGHT_DECAY_NORM = 0.0  # of norm layers
+    node.WEIGHT_DECAY_EMBED = 0.0  # of embedding tables
+    node.LR_SCHEDULER_NAME = "WarmupMultiStepLR"  # or WarmupPolyLR, WarmupCosineLR
+    node.GAMMA = 0.1  # multi-step: factor at each step
+    node.STEPS = (30000,)  # multi-step: iterations at which the rate drops
+    node.POLY_LR_POWER = 0.9  # poly: exponent
+    node.POLY_LR_CONSTANT_ENDING = 0.0  # poly: fraction of BASE_LR below which it stays there
+    node.BASE_LR_END = 0.0  # cosine: last learning rate
+    node.NUM_DECAYS = 3  # stepped decay: how many drops, evenly spaced
+    node.RESCALE_INTERVAL = False  # fit the whole schedule into what the warm-up leaves
+    node.WARMUP_FACTOR = 0.001  # of BASE_LR at the first iteration
+    node.WARMUP_ITERS = 1000  # iterations until BASE_LR is reached
+    node.WARMUP_METHOD = "linear"  # linear or constant
+    node.CLIP_GRADIENTS = CfgNode()
+    node.CLIP_GRADIENTS.ENABLED = False  # bound the gradients
+    node.CLIP_GRADIENTS.CLIP_TYPE = "value"  # full_model (one norm over all), norm or value (each)
+    node.CLIP_GRADIENTS.CLIP_VALUE = 1.0  # the bound
+    node.CLIP_GRADIENTS.NORM_TYPE = 2.0  # which norm
+    node.AMP = CfgNode()
+    node.AMP.ENABLED = False  # automatic mixed precision, on any device
+    node.AMP.DTYPE = "float16"  # float16 (with loss scaling) or bfloat16
+    node.EMA = CfgNode()
+    node.EMA.ENABLED = False  # evaluate and keep an exponential moving average of the weights
+    node.EMA.DECAY = 0.999  # its share of the past per iteration
+    node.LOG_PERIOD = 20  # iterations between log lines
+    node.CHECKPOINT_PERIOD = 5000  # iterations between checkpoints
+    node.KEEP_CHECKPOINTS = 3  # latest checkpoints to keep; -1 all
+    node.MAX_NAN_STEPS = 10  # steps in a row without a finite loss after which the run stops
+    return node
+
+
+def _test() -> CfgNode:
+    node = CfgNode()
+    node.EVAL_PERIOD = 0  # iterations between evaluations; 0 only at the end
+    node.EXPECTED_RESULTS = []  # [task, metric, value, tolerance] checked after evaluation
+    node.BEST_METRIC = ""  # e.g. segm/AP: its best checkpoints are kept; "" for none
+    node.KEEP_BEST = 1  # how many best checkpoints
+    node.PATIENCE = 0  # evaluations without a better BEST_METRIC before the run stops; 0 never
+    return node
