@@ -2,8 +2,8 @@
 
 A scene is a slowly panning background and a few flat shapes that move, rotate, change size, pass
 before one another, enter and leave. Everything follows from one ``numpy.random.Generator``, so a
-scene is the same on every machine. Masks are exact: a pixel belongs to the topmost shape that covers
-at least half of it.
+scene is the same on every machine. Masks are exact: a pixel belongs to the topmost shape that
+covers at least half of it.
 
 Shapes: T frames, N objects, H W pixels.
 """
@@ -154,7 +154,9 @@ def _draw_object(
     radius = rng.uniform(0.12, 0.24) * size
     texture = _photo_crop(rng, size, size) if level == "hard" else None
     time = np.arange(length)
-    swing = 1.0 + rng.uniform(0.0, 0.25) * np.sin(rng.uniform(0.1, 0.4) * time + rng.uniform(0, 6.3))
+    swing = 1.0 + rng.uniform(0.0, 0.25) * np.sin(
+        rng.uniform(0.1, 0.4) * time + rng.uniform(0, 6.3)
+    )
     angles = rng.uniform(0, 2 * np.pi) + rng.uniform(-0.15, 0.15) * time
     return SceneObject(
         label,
@@ -169,7 +171,7 @@ def _draw_object(
 def _draw_path(
     rng: np.random.Generator, height: int, width: int, length: int, radius: float
 ) -> np.ndarray:
-    """A straight path with a slow sway; every fourth one begins outside, every fourth ends there."""
+    """A straight path with a slow sway; one in four begins outside, one in four ends there."""
     extent = np.array([width, height], dtype=np.float64)
     start, stop = rng.uniform(0.12, 0.88, size=(2, 2)) * extent
     kind = rng.random()
@@ -197,7 +199,8 @@ def _rasterise(
     if x0 >= x1 or y0 >= y1:
         return None
     canvas = Image.new("L", (side * _SUPERSAMPLE, side * _SUPERSAMPLE), 0)
-    outline = _outline(item.label, radius, float(item.angles[frame])) + (x - left, y - top)
+    middle = np.array([x - left, y - top])
+    outline = _outline(item.label, radius, float(item.angles[frame])) + middle
     ImageDraw.Draw(canvas).polygon([tuple(p) for p in outline * _SUPERSAMPLE], fill=255)
     alpha = np.asarray(canvas.reduce(_SUPERSAMPLE), dtype=np.float32) / 255.0
     if item.texture is None:

@@ -1,10 +1,10 @@
 """The embedded data set ``shapes_vis``: generated once, in YouTube-VIS format, with exact masks.
 
-Three levels (``easy``, ``standard``, ``hard``, see ``shapes_scene.random_scene``) of three splits each:
-``shapes_vis_<level>_train`` and ``shapes_vis_<level>_val`` are videos from disjoint seeds, and
-``shapes_vis_<level>_frames`` is a set of unrelated single frames (videos of length one) for image
-pretraining. The files go into a cache folder (``$VIDSEG_CACHE``, else ``~/.cache/vidseg``), where the
-first use writes them and later uses find them.
+Three levels (``easy``, ``standard``, ``hard``, see ``shapes_scene.random_scene``) of three splits
+each: ``shapes_vis_<level>_train`` and ``shapes_vis_<level>_val`` are videos from disjoint seeds,
+and ``shapes_vis_<level>_frames`` is a set of unrelated single frames (videos of length one) for
+image pretraining. The files go into a cache folder (``$VIDSEG_CACHE``, else ``~/.cache/vidseg``),
+where the first use writes them and later uses find them.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def generate_split(
 ) -> None:
     """Writes ``instances.json`` and ``JPEGImages/`` of one split below ``folder``.
 
-    The folder appears as a whole or not at all, so that an interrupted or a second, simultaneous run
-    does no harm.
+    The folder appears as a whole or not at all, so that an interrupted or a second, simultaneous
+    run does no harm.
 
     Args:
         folder: where to; what is there already stays.
