@@ -105,8 +105,8 @@ class _Builder:
                 return
 
     def _unknown(self, item: Assignment) -> ConfigError:
-        known = [*(key for key, _ in leaves(self._all_keys())), *PUBLISHED]
-        error = unknown_key(item, known)
+        known = [key for key, _ in leaves(self._all_keys())]
+        error = unknown_key(item, known, list(PUBLISHED))
         if not self.failures:
             return error
         return ConfigError("; ".join([str(error), *dict.fromkeys(self.failures)]))

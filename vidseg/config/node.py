@@ -63,7 +63,7 @@ class CfgNode(_FvcoreNode):
             if item.value not in (None, {}):
                 raise ConfigError(
                     f"{item.key} is a group of keys, got {item.value!r} ({item.source}); "
-                    f"it has {', '.join(old)}"
+                    f"name one of them, e.g. {item.key}.{next(iter(old), 'KEY')}"
                 )
             return
         node[name] = coerce(item.key, item.value, old, item.source) if name in node else item.value
@@ -103,14 +103,17 @@ def leaves(node: _FvcoreNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-def unknown_key(item: Assignment, known: Sequence[str]) -> ConfigError:
+def unknown_key(
+    item: Assignment, known: Sequence[str], without_effect: Sequence[str] = ()
+) -> ConfigError:
     """Gives the error for a key that nobody knows, with the most likely right one.
 
     Args:
         item: the assignment at fault.
         known: all dotted keys that exist.
+        without_effect: keys that are accepted only; suggested when no other is near.
     """
-    guess = _guess(item.key, known)
+    guess = _guess(item.key, known) or _guess(item.key, without_effect)
     ending = f"did you mean {guess}?" if guess else "no known key looks like it"
     return ConfigError(f"unknown key {item.key} {item.place}; {ending}")
 

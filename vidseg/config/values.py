@@ -55,7 +55,7 @@ def coerce(key: str, value: Any, default: Any, source: str) -> Any:
         return converted
     hint = ""
     if isinstance(default, (list, tuple)) and isinstance(value, (str, int, float)):
-        hint = f'; write "[{value!r}]"'
+        hint = f'; write "[{_literal(value)!r}]"'
     raise ConfigError(f"{key} wants {_kind(default)}, got {value!r} ({source}){hint}")
 
 
@@ -127,7 +127,15 @@ def _literal(value: Any) -> Any:
     try:
         return float(value)  # "inf", which is no Python literal
     except ValueError:
+        return _bare_words(value)
+
+
+def _bare_words(value: str) -> Any:
+    """Reads ``(a, b)`` with the quotes forgotten, as shells and hurried authors write it."""
+    text = value.strip()
+    if text[:1] + text[-1:] not in ("()", "[]") or any(c in text[1:-1] for c in "()[]\"'"):
         return value
+    return [_literal(word) for word in text[1:-1].split(",") if word.strip()]
 
 
 def _kind(default: Any) -> str:
