@@ -73,6 +73,7 @@ def _sem_seg_head() -> CfgNode:
     node.NORM = "GN"  # norm of the pixel decoder's convolutions; "" for none
     node.COMMON_STRIDE = 4  # stride of the mask features
     node.TRANSFORMER_ENC_LAYERS = 0  # deformable attention layers of the pixel decoder
+    node.TRANSFORMER_ENC_DIM_FEEDFORWARD = 1024  # hidden channels of their feed-forward parts
     return node
 
 
@@ -100,6 +101,7 @@ def _mask_former() -> CfgNode:
     node.TRAIN_NUM_POINTS = 112 * 112  # points per mask at which mask losses are computed
     node.OVERSAMPLE_RATIO = 3.0  # candidates per point when looking for uncertain ones
     node.IMPORTANCE_SAMPLE_RATIO = 0.75  # share of uncertain points, the rest is uniform
+    node.MATCH_ABSENT = True  # frame segmenter: an object not in a frame still takes a query there
     node.TEST = CfgNode()
     node.TEST.TASK = "vis"  # what a prediction is: vis (instances)
     node.TEST.MAX_NUM = 20  # instances per video at most
