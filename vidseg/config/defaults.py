@@ -126,6 +126,7 @@ def _input() -> CfgNode:
     node.CROP.ENABLED = False  # crop half of the training clips at random
     node.CROP.TYPE = "relative_range"  # what SIZE means
     node.CROP.SIZE = [0.9, 0.9]  # height, width: fractions, or pixels if TYPE is absolute
+    node.CROP.MIN_SIZES = (400, 500, 600)  # shorter sides to draw from before cropping; () as it is
     node.PSEUDO = CfgNode()  # clips made from one image
     node.PSEUDO.AUGMENTATIONS = ["rotation"]  # as above
     node.PSEUDO.MIN_SIZE_TRAIN = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768)  # as above
