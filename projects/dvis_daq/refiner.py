@@ -101,7 +101,7 @@ class TemporalRefiner(nn.Module):
         Returns:
             Output of every layer, L times ``(B, N, T, C)``, before the norm.
         """
-        num_instances = instances.shape[1]
+        batch, num_instances, num_frames = instances.shape[:3]
         memory = rearrange(frame_embeds, "b t q c -> (b t) q c")
         blocked = self._blocked(padding)
         outputs = []
@@ -113,11 +113,11 @@ class TemporalRefiner(nn.Module):
             if self.use_local_attention:
                 near = self.conv_short_aggregate_layers[layer](x.transpose(1, 2)).transpose(1, 2)
                 x = self.conv_norms[layer](near + x)
-            x = rearrange(x, "(b n) t c -> (b t) n c", n=num_instances)
+            x = rearrange(x, "(b n) t c -> (b t) n c", b=batch, n=num_instances)
             x = self.transformer_obj_self_attention_layers[layer](x)
             x = self.transformer_cross_attention_layers[layer](x, memory)
             x = self.transformer_ffn_layers[layer](x)
-            x = rearrange(x, "(b t) n c -> b n t c", b=len(instances))
+            x = rearrange(x, "(b t) n c -> b n t c", b=batch, t=num_frames)
             outputs.append(x)
         return outputs
 

@@ -133,8 +133,8 @@ class VideoInstanceCutter(nn.Module):
 
     def project(self, mask_features: Tensor) -> Tensor:
         """Gives the features ``(..., C, h, w)`` that mask embeddings are multiplied with."""
-        flat = mask_features.flatten(0, -4)  # (frames, C, h, w)
-        return self.mask_feature_proj(flat).unflatten(0, mask_features.shape[:-3])
+        flat = mask_features.reshape(-1, *mask_features.shape[-3:])  # (frames, C, h, w)
+        return self.mask_feature_proj(flat).reshape(mask_features.shape)
 
     def mask_position(self, masks: Tensor, mask_features: Tensor) -> Tensor:
         """Gives position codes: the MLP of the mean feature under each mask.
