@@ -12,7 +12,7 @@ import vidseg.projects
 from vidseg import plugins as plugin_finder
 from vidseg.config.defaults import CONFIG_VERSION, get_cfg
 from vidseg.config.node import CfgNode, leaves, unknown_key
-from vidseg.config.published import PUBLISHED, describe
+from vidseg.config.published import PUBLISHED, asks_for_more, describe
 from vidseg.config.source import Assignment, read_file, read_overrides
 from vidseg.config.values import coerce
 from vidseg.errors import ConfigError, UserError
@@ -83,7 +83,7 @@ class _Builder:
     def finish(self) -> CfgNode:
         if self.cfg.VERSION != CONFIG_VERSION:
             raise ConfigError(f"VERSION {self.cfg.VERSION} is not known, only {CONFIG_VERSION} is")
-        changed = [k for k, value in self.ignored.items() if not _same(value, PUBLISHED[k].default)]
+        changed = [key for key, value in self.ignored.items() if asks_for_more(key, value)]
         if changed:
             logger.warning("%s", describe(changed))
         return self.cfg
@@ -139,12 +139,6 @@ def _with_keys(cfg: CfgNode, module: Any, name: str) -> CfgNode:
 
 def _is_published(key: str) -> bool:
     return key in PUBLISHED or any(known.startswith(f"{key}.") for known in PUBLISHED)
-
-
-def _same(value: Any, default: Any) -> bool:
-    if isinstance(value, (list, tuple)) and isinstance(default, (list, tuple)):
-        return len(value) == len(default) and all(map(_same, value, default))
-    return bool(value == default)
 
 
 def _find_file(path: Path) -> Path:

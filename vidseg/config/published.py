@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["PUBLISHED", "WithoutEffect", "describe"]
+__all__ = ["PUBLISHED", "WithoutEffect", "asks_for_more", "describe"]
 
 
 @dataclass(frozen=True)
@@ -241,6 +241,19 @@ PUBLISHED: dict[str, WithoutEffect] = {
     for key, default in group.items()
 }
 
+# What is done here in any case: asking for it is no news.
+_AS_DONE: dict[str, Any] = {
+    "MODEL.MASK_ON": True,
+    "MODEL.RESNETS.RES5_MULTI_GRID": [1, 1, 1],
+    "MODEL.RESNETS.STEM_TYPE": "basic",
+}
+
+
+def asks_for_more(key: str, value: Any) -> bool:
+    """Tells whether a key without effect was set to something that will not happen."""
+    usual = [PUBLISHED[key].default, *([_AS_DONE[key]] if key in _AS_DONE else [])]
+    return _as_lists(value) not in map(_as_lists, usual)
+
 
 def describe(keys: Iterable[str]) -> str:
     """Gives one sentence about keys that were set and have no effect, grouped by the reason."""
@@ -249,3 +262,7 @@ def describe(keys: Iterable[str]) -> str:
         by_reason.setdefault(PUBLISHED[key].reason, []).append(key)
     groups = [f"{', '.join(names)} ({reason})" for reason, names in by_reason.items()]
     return f"config keys without effect: {'; '.join(groups)}"
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value

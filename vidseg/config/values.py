@@ -135,7 +135,7 @@ def _bare_words(value: str) -> Any:
     text = value.strip()
     if text[:1] + text[-1:] not in ("()", "[]") or any(c in text[1:-1] for c in "()[]\"'"):
         return value
-    return [_literal(word) for word in text[1:-1].split(",") if word.strip()]
+    return [_literal(word.strip()) for word in text[1:-1].split(",") if word.strip()]
 
 
 def _kind(default: Any) -> str:
