@@ -76,13 +76,6 @@ def test_assignment_is_optimal():
     assert cost[rows, columns].sum() == pytest.approx(best)
 
 
-def test_forbidden_pairs_are_dropped():
-    allowed = np.zeros((3, 3), dtype=bool)
-    allowed[1, 2] = True
-    rows, columns = assign(np.zeros((3, 3)), allowed=allowed)
-    assert (rows.tolist(), columns.tolist()) == ([1], [2])
-
-
 def test_costs_that_are_not_finite_are_reported(caplog):
     rows, columns = assign(np.array([[np.nan, 1.0], [2.0, np.inf]]))
     assert (rows.tolist(), columns.tolist()) == ([0, 1], [1, 0])

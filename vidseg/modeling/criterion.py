@@ -6,6 +6,7 @@ Shapes: L predictions, B clips, T frames, Q queries, N objects, K classes, H W p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,15 +19,15 @@ from vidseg.config import CfgNode
 from .mask_losses import PointDraw, draw_points, mask_point_losses
 from .matcher import ClipTargets, HungarianMatcher, Layer, Pairs
 
-__all__ = ["SetCriterion", "class_loss", "loss_weights", "mean_over_ranks"]
+__all__ = ["MatchedMaps", "PointCriterion", "SetCriterion", "class_loss", "mean_over_ranks"]
 
 
-class SetCriterion(nn.Module):
-    """Matches queries to objects and scores classes and masks of every prediction.
+class PointCriterion(nn.Module):
+    """Settings of a set loss and the losses of one prediction, given its pairs.
 
     Args:
         num_classes: K, without "no object".
-        matcher: gives the pairs.
+        matcher: whoever calls matches with it; its source of random points is also used here.
         weights: of ``loss_ce``, ``loss_mask`` and ``loss_dice``; a loss without entry is dropped.
         no_object_weight: weight of the class "no object" in the cross entropy.
         num_points: points per mask and frame.
@@ -77,13 +78,72 @@ class SetCriterion(nn.Module):
         return {
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "matcher": HungarianMatcher(**matcher),
-            "weights": loss_weights(cfg),
+            "weights": {
+                "loss_ce": node.CLASS_WEIGHT,
+                "loss_mask": node.MASK_WEIGHT,
+                "loss_dice": node.DICE_WEIGHT,
+            },
             "no_object_weight": node.NO_OBJECT_WEIGHT,
             "num_points": node.TRAIN_NUM_POINTS * points_per_frame,
             "oversample_ratio": node.OVERSAMPLE_RATIO,
             "importance_sample_ratio": node.IMPORTANCE_SAMPLE_RATIO,
             "deep_supervision": node.DEEP_SUPERVISION,
         }
+
+    def draw(self, num_maps: int, device: torch.device) -> PointDraw:
+        """Draws the points of one prediction's mask losses."""
+        return draw_points(
+            num_maps,
+            self.num_points,
+            oversample_ratio=self.oversample_ratio,
+            importance_sample_ratio=self.importance_sample_ratio,
+            device=device,
+            rand=self.matcher.rand,
+        )
+
+    def used(self, num_layers: int) -> dict[str, int]:
+        """Gives the predictions that count by suffix of their losses, in the order of draws.
+
+        The final one, with an empty suffix, is the first: so are the published random streams.
+        """
+        earlier = range(num_layers - 1) if self.deep_supervision else ()
+        return {"": num_layers - 1} | {f"_{i}": i for i in earlier}
+
+    def losses(
+        self,
+        logits: Tensor,
+        classes: Tensor,
+        masks: Tensor,
+        targets: MatchedMaps,
+        draw: PointDraw,
+    ) -> dict[str, Tensor]:
+        """Gives the weighted losses of one prediction.
+
+        Args:
+            logits: class logits ``(..., K+1)``.
+            classes: int64 ``(...)``, K where the query is no object.
+            masks: mask logits of the foreground pairs ``(n, h, w)``.
+            targets: what they should be.
+            draw: points for these n masks.
+        """
+        bce, dice = mask_point_losses(
+            masks,
+            targets.maps,
+            targets.rows,
+            targets.num_masks,
+            num_points=self.num_points,
+            draw=draw,
+        )
+        ce = class_loss(logits, classes, self.empty_weight)
+        values = {"loss_ce": ce, "loss_mask": bce, "loss_dice": dice}
+        return {k: v * self.weights[k] for k, v in values.items() if k in self.weights}
+
+
+class SetCriterion(PointCriterion):
+    """Matches queries to objects and scores classes and masks of every prediction.
+
+    Args: as :class:`PointCriterion`.
+    """
 
     def forward(
         self,
@@ -104,82 +164,85 @@ class SetCriterion(nn.Module):
             ``loss_ce``, ``loss_mask``, ``loss_dice`` of the final prediction and the same with
             suffix ``_i`` of the i-th earlier one.
         """
-        used = self._used(layers)
+        used = self.used(len(layers))
+        chosen = [layers[i] for i in used.values()]
         with torch.autocast(device_type=self.empty_weight.device.type, enabled=False):
-            pairs, draws = self._match(used, targets, indices)
-            rows = [_TargetRows(p, targets) for p in pairs]
             maps = torch.cat([t.masks.flatten(0, 1) for t in targets]).float()  # (N*T, H, W)
-            num_masks = mean_over_ranks(sum(len(t.labels) for t in targets), maps.device)
+            clips = _as_float(targets, maps)
+            pairs, draws = self._match(chosen, clips, indices)
+            num_masks = mean_over_ranks(sum(len(t.labels) for t in clips), maps.device)
             losses: dict[str, Tensor] = {}
-            for (suffix, layer), row, draw in zip(used.items(), rows, draws, strict=True):
-                values = self._layer_losses(layer, row, maps, num_masks, draw)
+            for suffix, layer, matched, draw in zip(used, chosen, pairs, draws, strict=True):
+                rows = _PairRows(matched, clips)
+                values = self._layer_losses(layer, rows, maps, num_masks, draw)
                 losses |= {name + suffix: value for name, value in values.items()}
         return losses
 
-    def _used(self, layers: Sequence[Layer]) -> dict[str, Layer]:
-        """Names the predictions by suffix, the final one first: the published order of draws."""
-        used = {"": layers[-1]}
-        if self.deep_supervision:
-            used |= {f"_{i}": layer for i, layer in enumerate(layers[:-1])}
-        return used
-
     def _match(
         self,
-        used: dict[str, Layer],
+        layers: Sequence[Layer],
         targets: Sequence[ClipTargets],
         indices: Sequence[Pairs] | None,
     ) -> tuple[list[list[Pairs]], list[PointDraw]]:
         """Draws all points in the published order, then matches all predictions at once."""
-        logits, masks = used[""]
+        logits, masks = layers[0]
         if indices is None:
             num_pairs = sum(min(logits.shape[1], len(t.labels)) for t in targets)
         else:
             num_pairs = sum(len(src) for src, _ in indices)
         points, draws = [], []
-        for _ in used:
+        for _ in layers:
             if indices is None:
                 points.append(self.matcher.draw(logits))
             draws.append(self.draw(num_pairs * masks.shape[2], masks.device))
         if indices is not None:
-            return [list(indices)] * len(used), draws
-        return self.matcher.match_layers(list(used.values()), targets, torch.stack(points)), draws
-
-    def draw(self, num_maps: int, device: torch.device) -> PointDraw:
-        """Draws the points of one prediction's mask losses."""
-        return draw_points(
-            num_maps,
-            self.num_points,
-            oversample_ratio=self.oversample_ratio,
-            importance_sample_ratio=self.importance_sample_ratio,
-            device=device,
-            rand=self.matcher.rand,
-        )
+            return [list(indices)] * len(layers), draws
+        return self.matcher.match_layers(layers, targets, torch.stack(points)), draws
 
     def _layer_losses(
-        self, layer: Layer, rows: _TargetRows, maps: Tensor, num_masks: float, draw: PointDraw
+        self, layer: Layer, rows: _PairRows, maps: Tensor, num_masks: float, draw: PointDraw
     ) -> dict[str, Tensor]:
         logits, masks = layer
         clip, query = rows.clip.to(logits.device), rows.query.to(logits.device)
         classes = torch.full(logits.shape[:2], self.num_classes, device=logits.device)
         classes[clip, query] = rows.labels.to(logits.device)
         matched = masks[clip, query].flatten(0, 1)  # (n*T, h, w)
-        bce, dice = mask_point_losses(
-            matched,
-            maps,
-            rows.maps.to(maps.device),
-            num_masks,
-            num_points=self.num_points,
-            draw=draw,
-        )
-        ce = class_loss(logits, classes, self.empty_weight)
-        return self.weigh({"loss_ce": ce, "loss_mask": bce, "loss_dice": dice})
-
-    def weigh(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Applies the weights and drops losses without one."""
-        return {k: v * self.weights[k] for k, v in losses.items() if k in self.weights}
+        targets = MatchedMaps(maps, rows.maps.to(maps.device), num_masks)
+        return self.losses(logits, classes, matched, targets, draw)
 
 
-class _TargetRows:
+@dataclass
+class MatchedMaps:
+    """Targets of matched masks.
+
+    Attributes:
+        maps: targets of the batch, float32 ``(M, H, W)``.
+        rows: row of ``maps`` for each matched mask, int64 ``(n,)``, no row twice.
+        num_masks: divisor of the mask losses.
+    """
+
+    maps: Tensor
+    rows: Tensor
+    num_masks: float
+
+
+@dataclass
+class _FloatTargets:
+    masks: Tensor
+    labels: Tensor
+
+
+def _as_float(targets: Sequence[ClipTargets], maps: Tensor) -> list[_FloatTargets]:
+    """Views the converted masks ``(N*T, H, W)`` as clips: matching and losses both read them."""
+    shapes = [t.masks.shape for t in targets]
+    parts = maps.split([shape[0] * shape[1] for shape in shapes])
+    return [
+        _FloatTargets(part.reshape(shape), target.labels)
+        for part, shape, target in zip(parts, shapes, targets, strict=True)
+    ]
+
+
+class _PairRows:
     """Pairs of all clips of a batch as flat index vectors."""
 
     def __init__(self, pairs: Sequence[Pairs], targets: Sequence[ClipTargets]) -> None:
@@ -206,17 +269,6 @@ def class_loss(logits: Tensor, classes: Tensor, weight: Tensor) -> Tensor:
     if classes.numel() == 0:
         return logits.float().sum()
     return F.cross_entropy(logits.float().flatten(0, -2), classes.flatten(), weight)
-
-
-def loss_weights(cfg: CfgNode) -> dict[str, float]:
-    """Reads the weights of the three losses from MODEL.MASK_FORMER."""
-    node = cfg.MODEL.MASK_FORMER
-    weights = {
-        "loss_ce": node.CLASS_WEIGHT,
-        "loss_mask": node.MASK_WEIGHT,
-        "loss_dice": node.DICE_WEIGHT,
-    }
-    return {name: float(value) for name, value in weights.items()}
 
 
 def mean_over_ranks(count: int, device: torch.device) -> float:

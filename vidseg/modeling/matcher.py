@@ -148,26 +148,20 @@ class HungarianMatcher(nn.Module):
         return cost + self.dice_weight * pair_dice(at_points, seen)
 
 
-def assign(cost: np.ndarray, *, allowed: np.ndarray | None = None) -> Pairs:
-    """Solves one assignment; costs that are not finite count as forbidden and are reported.
+def assign(cost: np.ndarray) -> Pairs:
+    """Solves one assignment; costs that are not finite count as 1e6 and are reported.
 
     Args:
         cost: ``(Q, N)``.
-        allowed: bool ``(Q, N)``; pairs outside it cost 1e6 and are dropped when chosen.
 
     Returns:
-        Rows (ascending) and columns.
+        Rows (ascending) and columns, ``min(Q, N)`` of each.
     """
     finite = np.isfinite(cost)
     if not finite.all():
         logger.warning("%d of %d matching costs are not finite", (~finite).sum(), finite.size)
         cost = np.where(finite, cost, _BLOCKED)
-    if allowed is not None:
-        cost = np.where(allowed, cost, _BLOCKED)
     rows, columns = linear_sum_assignment(cost)
-    if allowed is not None:
-        keep = allowed[rows, columns]
-        rows, columns = rows[keep], columns[keep]
     return torch.from_numpy(rows).long(), torch.from_numpy(columns).long()
 
 
