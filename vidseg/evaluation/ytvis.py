@@ -1,0 +1,282 @@
+"""YouTube-VIS AP and AR, with the occlusion levels of OVIS.
+
+Own code on pycocotools' RLE; equal to the official evaluators to the last bit. It needs neither a
+model nor torch. Values are fractions; what does not exist (no ground truth in that range) is nan.
+
+Source: Yang et al., "Video Instance Segmentation", ICCV 2019; Qi et al., "Occluded Video Instance
+Segmentation", IJCV 2022.
+
+Shapes: T IoU thresholds, R recall levels, K classes, A area ranges, O occlusion ranges, M
+detection limits, L = A * O.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vidseg.errors import DataError
+
+from .tube_iou import Tubes, tube_ious
+from .ytvis_files import GroundTruth, Track, group_tracks, load_ground_truth, load_results
+from .ytvis_matching import (
+    AREA_RANGES,
+    DETECTION_LIMITS,
+    IOU_THRESHOLDS,
+    OCCLUSION_RANGES,
+    Matches,
+    Ranges,
+    accumulate,
+    match_tracks,
+)
+
+__all__ = ["METRICS", "OVIS_METRICS", "Metric", "YTVISScores", "evaluate_ytvis", "score_ytvis"]
+
+logger = logging.getLogger(__name__)
+
+ALL_CLASSES = "all classes"  # name of the single class of a class-agnostic evaluation
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One line of the report: a mean over a part of the precision or recall array.
+
+    Args:
+        name: short name, e.g. ``"APs"``.
+        is_recall: average recall instead of average precision.
+        iou: index of the IoU threshold, ``None`` for the mean over all.
+        area: area range.
+        occlusion: occlusion range.
+        limit: predictions per video and class that take part.
+    """
+
+    name: str
+    is_recall: bool = False
+    iou: int | None = None
+    area: str = "all"
+    occlusion: str = "all"
+    limit: int = 100
+
+
+_PRECISION = (
+    Metric("AP"),
+    Metric("AP50", iou=0),
+    Metric("AP75", iou=5),
+    Metric("APs", area="small"),
+    Metric("APm", area="medium"),
+    Metric("APl", area="large"),
+)
+_RECALL = (
+    Metric("AR1", is_recall=True, limit=1),
+    Metric("AR10", is_recall=True, limit=10),
+    Metric("AR100", is_recall=True),
+    Metric("ARs", is_recall=True, area="small"),
+    Metric("ARm", is_recall=True, area="medium"),
+    Metric("ARl", is_recall=True, area="large"),
+)
+_LEVELS = {"so": "light", "mo": "medium", "ho": "heavy"}
+
+METRICS = _PRECISION + _RECALL
+OVIS_METRICS = (
+    *_PRECISION,
+    *(Metric(f"AP{key}", occlusion=level) for key, level in _LEVELS.items()),
+    *_RECALL,
+    *(Metric(f"AR{key}", is_recall=True, occlusion=level) for key, level in _LEVELS.items()),
+)
+
+
+@dataclass
+class YTVISScores:
+    """All that one evaluation found; -1 in the arrays marks cells without ground truth.
+
+    Args:
+        category_ids: the K classes, ascending.
+        category_names: their names.
+        precision: float64 ``(T, R, K, A, M)``; with occlusion levels ``(T, R, K, A, O, M)``.
+        recall: float64 ``(T, K, A, M)`` or ``(T, K, A, O, M)``.
+        scores: score at which a recall level is reached, shaped as ``precision``.
+        has_occlusion: whether the arrays have the axis O.
+    """
+
+    category_ids: list[Any]
+    category_names: list[str]
+    precision: np.ndarray
+    recall: np.ndarray
+    scores: np.ndarray
+    has_occlusion: bool = False
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The lines of the report."""
+        return OVIS_METRICS if self.has_occlusion else METRICS
+
+    def value(self, metric: Metric, *, category: int | None = None) -> float:
+        """Gives one metric as a fraction, nan where undefined.
+
+        Args:
+            metric: which.
+            category: index of a class, ``None`` for the mean over all.
+        """
+        array = self.recall if metric.is_recall else self.precision
+        array = array[..., DETECTION_LIMITS.index(metric.limit)]
+        if self.has_occlusion:
+            array = array[..., list(OCCLUSION_RANGES).index(metric.occlusion)]
+        array = array[..., list(AREA_RANGES).index(metric.area)]
+        if metric.iou is not None:
+            array = array[metric.iou]
+        if category is not None:
+            array = array[..., category]
+        defined = array[array > -1]
+        return float(np.mean(defined)) if defined.size else float("nan")
+
+    def summary(self) -> dict[str, float]:
+        """Gives all metrics by name."""
+        return {metric.name: self.value(metric) for metric in self.metrics}
+
+    def per_class(self, metric: Metric = METRICS[0]) -> dict[str, float]:
+        """Gives one metric by class name (classes that share a name are told apart by their id)."""
+        names = self.category_names
+        labels = [
+            name if names.count(name) == 1 else f"{name} ({id_})"
+            for name, id_ in zip(names, self.category_ids, strict=True)
+        ]
+        return {label: self.value(metric, category=k) for k, label in enumerate(labels)}
+
+
+def evaluate_ytvis(
+    gt: str | os.PathLike[str] | Mapping[str, Any],
+    results: str | os.PathLike[str] | Sequence[Mapping[str, Any]],
+    *,
+    class_agnostic: bool = False,
+    occlusion: bool = False,
+    strict: bool = False,
+) -> dict[str, float]:
+    """Scores predicted tracks against annotated ones.
+
+    An empty list of predictions is scored as "nothing was found": 0 where there is ground truth.
+
+    Args:
+        gt: annotations in YouTube-VIS form, a path or loaded json; never modified.
+        results: list of ``{video_id, category_id, score, segmentations}``, a path or loaded json.
+        class_agnostic: whether all classes are merged into one.
+        occlusion: whether to add the occlusion levels of OVIS.
+        strict: whether to repeat the fault of the official evaluator by which a prediction that
+            matches the annotation with id 0 counts as wrong.
+
+    Returns:
+        AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl; with ``occlusion`` also
+        APso, APmo, APho, ARso, ARmo, ARho: fractions, nan where undefined.
+
+    Raises:
+        DataError: if a file is missing or broken, if there are no annotations, or if a prediction
+            names a video that the ground truth lacks.
+    """
+    return score_ytvis(
+        gt, results, class_agnostic=class_agnostic, occlusion=occlusion, strict=strict
+    ).summary()
+
+
+def score_ytvis(
+    gt: str | os.PathLike[str] | Mapping[str, Any],
+    results: str | os.PathLike[str] | Sequence[Mapping[str, Any]],
+    *,
+    class_agnostic: bool = False,
+    occlusion: bool = False,
+    strict: bool = False,
+) -> YTVISScores:
+    """Does the work of ``evaluate_ytvis`` and gives all that it found.
+
+    Args:
+        gt: see there, as for the other arguments.
+        results: see there.
+        class_agnostic: see there.
+        occlusion: see there.
+        strict: see there.
+
+    Raises:
+        DataError: see there.
+    """
+    truth = load_ground_truth(gt, occlusion=occlusion)
+    predictions = load_results(results, truth)
+    _warn(truth, predictions, occlusion=occlusion, strict=strict)
+    groups = [truth.category_ids] if class_agnostic else [[key] for key in truth.category_ids]
+    ranges = Ranges.build(occlusion=occlusion)
+    annotated, predicted = group_tracks(truth.tracks), group_tracks(predictions)
+    curves = []
+    for group in groups:
+        matches = []
+        for video in truth.video_ids:
+            ours = [track for key in group for track in predicted.get((video, key), ())]
+            theirs = [track for key in group for track in annotated.get((video, key), ())]
+            if ours or theirs:
+                matches.append(_match_video(ours, theirs, ranges, strict=strict))
+        curves.append(accumulate(matches, len(ranges)))
+    precision, recall, scores = (
+        _unflatten(np.stack(parts, axis=-3), occlusion=occlusion)
+        for parts in zip(*curves, strict=True)
+    )
+    ids = [0] if class_agnostic else truth.category_ids
+    names = [ALL_CLASSES] if class_agnostic else [truth.category_names[key] for key in ids]
+    return YTVISScores(ids, names, precision, recall, scores, has_occlusion=occlusion)
+
+
+def _match_video(
+    predictions: Sequence[Track], truths: Sequence[Track], ranges: Ranges, *, strict: bool
+) -> Matches:
+    """Compares the tracks of one video and class."""
+    # a stable sort: equal scores keep their order in the file
+    kept = sorted(predictions, key=lambda track: -track.score)[: DETECTION_LIMITS[-1]]
+    tubes, true_tubes = _tubes(kept, "the results"), _tubes(truths, "the ground truth")
+    is_crowd = np.array([track.is_crowd for track in truths], dtype=bool)
+    return match_tracks(
+        tube_ious(tubes, true_tubes, min_iou=IOU_THRESHOLDS[0]),
+        np.array([track.score for track in kept], dtype=np.float64),
+        outside=ranges.outside_area(tubes.mean_areas()),
+        ignored=ranges.ignored(
+            np.array([track.area for track in truths], dtype=np.float64),
+            np.array([track.occlusion for track in truths], dtype=np.float64),
+            is_crowd,
+        ),
+        is_crowd=is_crowd,
+        forgotten=np.array([track.id == 0 for track in truths]) if strict else None,
+    )
+
+
+def _tubes(tracks: Sequence[Track], what: str) -> Tubes:
+    try:
+        return Tubes.from_masks([track.masks for track in tracks])
+    except ValueError as error:
+        video = tracks[0].video_id
+        raise DataError(f"{what}, video {video!r}: {error}") from None
+
+
+def _unflatten(array: np.ndarray, *, occlusion: bool) -> np.ndarray:
+    """Splits the axis L, the last but one, into A and O."""
+    if not occlusion:
+        return array
+    shape = (*array.shape[:-2], len(AREA_RANGES), len(OCCLUSION_RANGES), array.shape[-1])
+    return array.reshape(shape)
+
+
+def _warn(
+    truth: GroundTruth, predictions: Sequence[Track], *, occlusion: bool, strict: bool
+) -> None:
+    if not predictions:
+        logger.warning("no predictions of known classes: every annotated track counts as missed")
+    if not truth.tracks:
+        logger.warning("%s has no annotated tracks: every metric is undefined", truth.name)
+    if any(track.id == 0 for track in truth.tracks):
+        logger.warning(
+            "%s has an annotation with id 0: %s",
+            truth.name,
+            "its match counts as wrong, as in the official evaluator"
+            if strict
+            else "the official evaluator would count its match as wrong",
+        )
+    if occlusion and not any(track.has_occlusion for track in truth.tracks):
+        logger.warning("%s gives no occlusion level: all tracks count as unoccluded", truth.name)
