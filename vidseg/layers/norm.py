@@ -1,0 +1,141 @@
+"""Normalisation by name, and a convolution that carries its norm and activation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vidseg.errors import ConfigError
+
+__all__ = ["ConvNorm", "FrozenBatchNorm2d", "build_norm"]
+
+_NORMS = ("", "FrozenBN", "BN", "SyncBN", "GN")
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm with fixed statistics and fixed scale and shift, all of them buffers.
+
+    Args:
+        channels: number of channels.
+        eps: added to the variance.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    @classmethod
+    def from_batch_norm(cls, norm: nn.modules.batchnorm._BatchNorm) -> FrozenBatchNorm2d:
+        """Freezes a trained batch norm at its present statistics."""
+        frozen = cls(norm.num_features, eps=norm.eps)
+        frozen.load_state_dict({name: norm.state_dict()[name] for name in frozen.state_dict()})
+        return frozen
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises ``(B, C, H, W)``."""
+        scale, shift = _fixed_affine(self)
+        return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
+
+
+class ConvNorm(nn.Conv2d):
+    """A convolution with an optional norm (child ``norm``) and an optional ReLU.
+
+    A norm with fixed statistics is folded into the kernel: one pass over the pixels less, in
+    training as well.
+
+    Args:
+        in_channels: input channels.
+        out_channels: output channels.
+        kernel_size: side of the kernel; "same" padding for odd sides.
+        stride: step of the kernel.
+        dilation: spacing of the kernel.
+        groups: channel groups.
+        bias: whether the convolution itself has a bias.
+        norm: norm over the output, ``None`` for none.
+        relu: whether a ReLU follows.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        norm: nn.Module | None = None,
+        relu: bool = False,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=dilation * (kernel_size // 2),
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
+        )
+        self.norm = norm
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``."""
+        if self._has_fixed_norm():
+            scale, shift = _fixed_affine(self.norm)
+            weight = self.weight * scale[:, None, None, None]
+            bias = shift if self.bias is None else shift + scale * self.bias
+            x = self._conv_forward(x, weight, bias)
+        else:
+            x = super().forward(x)
+            if self.norm is not None:
+                x = self.norm(x)
+        return F.relu(x) if self.relu else x
+
+    def _has_fixed_norm(self) -> bool:
+        if isinstance(self.norm, nn.modules.batchnorm._BatchNorm):
+            return not self.norm.training and self.norm.track_running_stats
+        return isinstance(self.norm, FrozenBatchNorm2d)
+
+
+def build_norm(name: str, channels: int) -> nn.Module | None:
+    """Builds a norm over the channels of a feature map.
+
+    Args:
+        name: ``"FrozenBN"``, ``"BN"``, ``"SyncBN"``, ``"GN"`` or ``""`` for none.
+        channels: number of channels; group norm takes 32 groups or the next divisor below.
+
+    Raises:
+        ConfigError: if there is no norm of that name.
+    """
+    if name == "":
+        return None
+    if name == "FrozenBN":
+        return FrozenBatchNorm2d(channels)
+    if name == "BN":
+        return nn.BatchNorm2d(channels)
+    if name == "SyncBN":
+        return nn.SyncBatchNorm(channels)
+    if name == "GN":
+        groups = next(groups for groups in range(32, 0, -1) if channels % groups == 0)
+        return nn.GroupNorm(groups, channels)
+    known = ", ".join(repr(norm) for norm in _NORMS)
+    raise ConfigError(f"there is no norm {name!r}; set the NORM key to one of {known}")
+
+
+def _fixed_affine(norm: nn.Module | None) -> tuple[Tensor, Tensor]:
+    """Scale and shift that a norm with fixed statistics amounts to, each ``(C,)``."""
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()  # type: ignore
+    return scale, norm.bias - norm.running_mean * scale  # type: ignore

@@ -1,0 +1,36 @@
+"""What the rest of the model may expect of a backbone."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vidseg.structures import ShapeSpec
+
+__all__ = ["Backbone"]
+
+
+class Backbone(nn.Module):
+    """Base of feature extractors.
+
+    Subclasses fill ``_shapes`` in their init and return a map for each of its names.
+    """
+
+    _shapes: dict[str, ShapeSpec]
+
+    def forward(self, frames: Tensor) -> dict[str, Tensor]:
+        """Maps normalised frames ``(B, 3, H, W)`` to named maps, finest first."""
+        raise NotImplementedError
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of every map, finest first."""
+        return dict(self._shapes)
+
+    @property
+    def size_divisibility(self) -> int:
+        """What height and width must be divisible by; 0 for any size."""
+        return 0
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """Further wishes on the input size, in detectron2's vocabulary."""
+        return {}
