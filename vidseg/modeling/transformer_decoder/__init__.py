@@ -1,1 +1,5 @@
-"""Transformer decoders: object queries that attend to mask features."""
+"""Decoders that turn object queries and feature maps into classes and masks."""
+
+from .masked import DecoderOutput, MaskedTransformerDecoder
+
+__all__ = ["DecoderOutput", "MaskedTransformerDecoder"]
