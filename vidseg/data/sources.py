@@ -1,0 +1,129 @@
+"""What loaders draw from: packed records and the sources that turn them into samples.
+
+Sources run inside worker processes, where an exception would lose its one sentence on the way to the
+main process; they return failures instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from vidseg.errors import DataError, UserError
+
+from .catalog import Record
+from .clip_mapper import Sample
+from .samplers import Draw, draw_rng
+
+__all__ = ["Failure", "PackedRecords", "Source", "TestSource", "TrainSource"]
+
+_TRIES_BEFORE_WARNING = 3
+_MAX_TRIES = 100
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a worker sends instead of a sample."""
+
+    error: UserError
+    trace: str
+
+
+class PackedRecords:
+    """Records as one block of bytes, so that worker processes share them without copies."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        parts = [pickle.dumps(record, protocol=-1) for record in records]
+        self._ends = np.cumsum([len(part) for part in parts])
+        self._bytes = b"".join(parts)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> Record:
+        start = int(self._ends[index - 1]) if index else 0
+        record: Record = pickle.loads(memoryview(self._bytes)[start : int(self._ends[index])])
+        return record
+
+
+class Source(Dataset[Any]):
+    """Makes samples; a failure is returned, not raised."""
+
+    def __getitem__(self, item: Any) -> Sample | Failure:
+        try:
+            return self.make(item)
+        except UserError as error:
+            return _failure(error, str(error))
+        except (OSError, ValueError, KeyError, TypeError, IndexError, MemoryError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            return _failure(DataError(f"{self.describe(item)} cannot be mapped: {reason}"), reason)
+
+    def make(self, item: Any) -> Sample:
+        """Gives the sample of an item."""
+        raise NotImplementedError
+
+    def describe(self, item: Any) -> str:
+        """Names an item in a message."""
+        raise NotImplementedError
+
+
+class TrainSource(Source):
+    def __init__(self, pools: list[PackedRecords], mappers: list[Any], seed: int) -> None:
+        self.pools = pools
+        self.mappers = mappers
+        self.seed = seed
+
+    def make(self, item: Draw) -> Sample:
+        """Gives the sample of a draw; tries other records if nothing is visible."""
+        pool, mapper = self.pools[item.dataset], self.mappers[item.dataset]
+        for attempt in range(_MAX_TRIES):
+            rng = draw_rng(self.seed, item.number, attempt)
+            number = item.record if attempt == 0 else int(rng.integers(len(pool)))
+            sample = mapper(pool[number], rng)
+            if sample is not None:
+                return sample
+            if attempt == _TRIES_BEFORE_WARNING - 1:
+                _logger.warning(
+                    "%d clips in a row show no object, the first of %s",
+                    attempt + 1,
+                    self.describe(item),
+                )
+        raise DataError(
+            f"{_MAX_TRIES} clips in a row show no object, the first of {self.describe(item)}"
+        )
+
+    def describe(self, item: Draw) -> str:
+        """Names the record of a draw."""
+        return _name_record(self.pools[item.dataset][item.record])
+
+
+class TestSource(Source):
+    def __init__(self, records: Sequence[Record], mapper: Any) -> None:
+        self.pool = PackedRecords(records)
+        self.mapper = mapper
+
+    def make(self, item: int) -> Sample:
+        """Gives a whole video."""
+        sample: Sample = self.mapper(self.pool[item], draw_rng(0, item))
+        return sample
+
+    def describe(self, item: int) -> str:
+        """Names the video."""
+        return _name_record(self.pool[item])
+
+
+def _failure(error: UserError, trace: str) -> Failure:
+    return Failure(error, f"{trace}\n{traceback.format_exc()}")
+
+
+def _name_record(record: Record) -> str:
+    return f"video {record['video_id']} of {record.get('json_file', record['file_names'][0])}"
