@@ -1,0 +1,178 @@
+"""Plugins made on the spot: found, imported late, and unable to hurt each other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vidseg.projects
+from vidseg import plugins
+from vidseg.config import load_config
+from vidseg.errors import ConfigError, UserError
+from vidseg.registry import Registry
+
+PLUGIN = """
+from vidseg.config import CfgNode
+COMPONENTS = ("part",)
+
+def add_config(cfg):
+    cfg.MODEL.{key} = CfgNode()
+    cfg.MODEL.{key}.SIZE = 3
+"""
+PART = """
+from vidseg import testing_registry
+
+@testing_registry.register()
+class {name}:
+    pass
+"""
+
+pytestmark = pytest.mark.usefixtures("fresh_plugins")
+
+
+def make_plugin(root: Path, name: str, *, key: str = "TOY", component: str = "Toy") -> Path:
+    folder = root / name
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(PLUGIN.format(key=key))
+    (folder / "part.py").write_text(PART.format(name=component))
+    (folder / "base.yaml").write_text(f"MODEL: {{{key}: {{SIZE: 5}}}}\n")
+    return folder
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Registry[type]:
+    things: Registry[type] = Registry("THING")
+    monkeypatch.setattr(vidseg, "testing_registry", things, raising=False)
+    return things
+
+
+@pytest.fixture(autouse=True)
+def _forget_modules() -> object:
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("vidseg.projects.toy"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def project_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A second folder of projects beside those of the checkout."""
+    monkeypatch.setattr(vidseg.projects, "__path__", [*vidseg.projects.__path__, str(tmp_path)])
+    return tmp_path
+
+
+def test_discovery_imports_nothing(project_root: Path) -> None:
+    folder = make_plugin(project_root, "toy_found")
+    spec = plugins.discover()["toy_found"]
+    assert (spec.module, spec.folder) == ("vidseg.projects.toy_found", folder)
+    assert "vidseg.projects.toy_found" not in sys.modules
+
+
+def test_config_in_the_plugins_folder_finds_it(project_root: Path) -> None:
+    folder = make_plugin(project_root, "toy_owner")
+    assert plugins.plugin_for_config(folder / "base.yaml") == "toy_owner"
+    assert plugins.plugin_for_config(project_root / "else.yaml") is None
+    assert load_config(folder / "base.yaml").MODEL.TOY.SIZE == 5
+    assert "vidseg.projects.toy_owner.part" not in sys.modules
+
+
+def test_keys_of_another_plugin_are_found_on_a_miss(project_root: Path, tmp_path: Path) -> None:
+    make_plugin(project_root, "toy_keys", key="FAR")
+    file = tmp_path / "elsewhere.yaml"
+    file.write_text("MODEL: {FAR: {SIZE: 1e1}}\n")
+    assert load_config(file).MODEL.FAR.SIZE == 10
+    assert load_config(None, ["MODEL.FAR.SIZE", "4"]).MODEL.FAR.SIZE == 4
+    assert not load_config().has("MODEL.FAR")
+    with pytest.raises(ConfigError, match="did you mean SIZE"):
+        load_config(None, ["MODEL.FAR.SIZ", "4"])
+
+
+def test_components_are_imported_on_a_registry_miss(
+    project_root: Path, registry: Registry[type]
+) -> None:
+    make_plugin(project_root, "toy_parts", component="Wheel")
+    assert registry.get("Wheel").__module__ == "vidseg.projects.toy_parts.part"
+    assert registry.provider("Wheel") == "toy_parts"
+
+
+def test_named_by_path_it_has_one_name(tmp_path: Path, registry: Registry[type]) -> None:
+    folder = make_plugin(tmp_path, "toy_path", component="Axle")
+    module = plugins.load(str(folder))
+    assert module is sys.modules["vidseg.projects.toy_path"]
+    assert plugins.load("toy_path") is plugins.load(str(folder)) is module
+    assert registry.get("Axle").__module__ == "vidseg.projects.toy_path.part"
+    assert load_config(None, ["MODEL.TOY.SIZE", 7], [str(folder)]).MODEL.TOY.SIZE == 7
+
+
+def test_single_file_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "toy_single.py"
+    file.write_text(PLUGIN.format(key="LONE").replace('"part",', ""))
+    monkeypatch.setenv("VIDSEG_PLUGINS", str(file))
+    assert "toy_single" in plugins.discover()
+    assert load_config(None, ["MODEL.LONE.SIZE", "2"]).MODEL.LONE.SIZE == 2
+
+
+def test_entry_points_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_plugin(tmp_path, "toy_installed_package", key="SHIPPED")
+    info = tmp_path / "toy-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[vidseg.projects]\ntoy_ep = toy_installed_package\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spec = plugins.discover()["toy_ep"]
+    assert (spec.source, spec.folder) == ("entry point", tmp_path / "toy_installed_package")
+    assert load_config(None, ["MODEL.SHIPPED.SIZE", "2"]).MODEL.SHIPPED.SIZE == 2
+
+
+def test_failing_plugin_is_reported_and_others_survive(
+    project_root: Path, registry: Registry[type], caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = make_plugin(project_root, "toy_a_broken")
+    (broken / "__init__.py").write_text("import open_clip_that_is_not_there\n")
+    clip = make_plugin(project_root, "toy_b_clip")
+    (clip / "part.py").write_text("raise ModuleNotFoundError('No open_clip', name='open_clip')\n")
+    make_plugin(project_root, "toy_c_good", key="GOOD", component="Good")
+    assert registry.get("Good").__name__ == "Good"
+    assert load_config(None, ["MODEL.GOOD.SIZE", "2"]).MODEL.GOOD.SIZE == 2
+    with pytest.raises(UserError, match="plugin 'toy_a_broken' failed to import: No module named"):
+        plugins.load("toy_a_broken")
+    with pytest.raises(UserError, match=r"'Goood'.*nearest: Good \(project toy_c_good\).*a_broken"):
+        registry.get("Goood")
+    assert "install vidseg[clip]" in caplog.text
+    assert plugins.load_components(["toy_c_good"]) == []
+
+
+def test_failing_add_config_is_reported_by_name(project_root: Path) -> None:
+    folder = make_plugin(project_root, "toy_add")
+    (folder / "__init__.py").write_text("def add_config(cfg):\n    cfg.NO.SUCH = 1\n")
+    with pytest.raises(UserError, match="plugin 'toy_add' failed in add_config"):
+        load_config(None, [], ["toy_add"])
+    assert load_config(None, ["SEED", "3"]).SEED == 3
+
+
+@pytest.mark.parametrize("word", ["dvis_dag", "/no/such/folder", "no.such.module"])
+def test_unknown_plugin_is_one_sentence(word: str) -> None:
+    with pytest.raises(UserError, match=f"'{word}' is no plugin, path or importable module"):
+        plugins.load(word)
+
+
+def test_two_folders_of_one_name_are_refused(project_root: Path, tmp_path: Path) -> None:
+    make_plugin(project_root, "toy_twin")
+    other = make_plugin(tmp_path / "other", "toy_twin")
+    with pytest.raises(UserError, match="has the name of another plugin"):
+        plugins.load(str(other))
+
+
+def test_projects_of_the_checkout_are_light() -> None:
+    """Neither discovery nor the config keys of any project import torch."""
+    code = (
+        "import sys; from vidseg import plugins\n"
+        "for name in plugins.discover(): plugins.declare(name)\n"
+        "assert 'dvis_daq' in plugins.discover()\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
