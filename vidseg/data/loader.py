@@ -24,7 +24,7 @@ from .catalog import DatasetCatalog, Record, Records
 from .categories import category_map
 from .clip_mapper import Sample, build_mapper
 from .samplers import Draw, DrawPlan, shard
-from .sources import Failure, PackedRecords, Source, TestSource, TrainSource
+from .sources import ClipSource, Failure, PackedRecords, Source, VideoSource
 
 __all__ = ["SampleLoader", "build_test_loader", "build_train_loader", "check_num_classes"]
 
@@ -159,7 +159,7 @@ def build_train_loader(
         for step in count(start_iteration):
             yield plan.batch(step)[rank::world_size]
 
-    source = TrainSource(pools, mappers, seed)
+    source = ClipSource(pools, mappers, seed)
     return SampleLoader(source, batches, num_workers=_num_workers(cfg))
 
 
@@ -185,7 +185,7 @@ def build_test_loader(
     # One worker reads the next video while the model is busy; more would only hold more videos.
     fits = max((_video_bytes(records[i]) for i in part), default=0) * 3 < _shared_memory()
     return SampleLoader(
-        TestSource(records, mapper),
+        VideoSource(records, mapper),
         lambda: ([index] for index in part),
         num_workers=min(_num_workers(cfg), 1) if fits else 0,
         num_batches=len(part),

@@ -1,7 +1,7 @@
 """What loaders draw from: packed records and the sources that turn them into samples.
 
-Sources run inside worker processes, where an exception would lose its one sentence on the way to the
-main process; they return failures instead.
+Sources run inside worker processes, where an exception would lose its one sentence on the way to
+the main process; they return failures instead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .catalog import Record
 from .clip_mapper import Sample
 from .samplers import Draw, draw_rng
 
-__all__ = ["Failure", "PackedRecords", "Source", "TestSource", "TrainSource"]
+__all__ = ["ClipSource", "Failure", "PackedRecords", "Source", "VideoSource"]
 
 _TRIES_BEFORE_WARNING = 3
 _MAX_TRIES = 100
@@ -76,7 +76,15 @@ class Source(Dataset[Any]):
         raise NotImplementedError
 
 
-class TrainSource(Source):
+class ClipSource(Source):
+    """Makes the training sample of a draw.
+
+    Args:
+        pools: records of every data set.
+        mappers: mapper of every data set.
+        seed: of the run.
+    """
+
     def __init__(self, pools: list[PackedRecords], mappers: list[Any], seed: int) -> None:
         self.pools = pools
         self.mappers = mappers
@@ -106,7 +114,14 @@ class TrainSource(Source):
         return _name_record(self.pools[item.dataset][item.record])
 
 
-class TestSource(Source):
+class VideoSource(Source):
+    """Makes test samples by number of the record.
+
+    Args:
+        records: of the data set.
+        mapper: in test mode.
+    """
+
     def __init__(self, records: Sequence[Record], mapper: Any) -> None:
         self.pool = PackedRecords(records)
         self.mapper = mapper
