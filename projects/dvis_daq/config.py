@@ -54,5 +54,5 @@ def add_config(cfg: CfgNode) -> None:
 
     # Frames of a training clip that are used before and from each iteration of STEPS; None: all.
     cfg.INPUT.USING_FRAME_NUM = None
-    # Iterations at which the tracker's training changes phase; None: always the early phase.
+    # Iterations at which the tracker's training changes phase; None: always the late phase.
     cfg.INPUT.STEPS = None
