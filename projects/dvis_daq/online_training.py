@@ -19,17 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidseg.config import CfgNode
 from vidseg.modeling.matcher import Pairs
 from vidseg.modeling.transformer_decoder.masked import DecoderOutput
 
 from .criterion import DAQCriterion, FramePrediction, foreground_pairs
 from .matchers import FrameMatch, match_frames, match_new_instances
 from .memory import PositionMemory, foreground_score
+from .settings import TrainingSettings
 from .targets import ClipTargets, clip_targets
 from .tracker import Frame, LiveTracks, VideoInstanceCutter
 
-__all__ = ["Phase", "TrainingSettings", "mean_losses", "online_losses", "tracker_losses"]
+__all__ = ["Phase", "mean_losses", "online_losses", "tracker_losses"]
 
 Pick = Callable[[int], int]
 """Draws one of the numbers 0 to n-1."""
@@ -47,43 +47,12 @@ class Phase:
     is_late: bool
     num_frames: int
 
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How the tracker is trained.
-
-    Args:
-        select_threshold: foreground score above which a query is carried in the late phase.
-        valid_threshold: foreground score above which an unmatched frame query counts as valid.
-        num_frames: frames used in the early and in the late phase; empty for all frames.
-        switch_iteration: first iteration of the late phase.
-        simulate_disappearance: hide tracked objects from the slots in the late phase.
-    """
-
-    select_threshold: float = 0.1
-    valid_threshold: float = 0.01
-    num_frames: tuple[int, ...] = ()
-    switch_iteration: int = 0
-    simulate_disappearance: bool = True
-
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Reads MODEL.VIDEO_HEAD, INPUT.USING_FRAME_NUM and INPUT.STEPS."""
-        head, steps = cfg.MODEL.VIDEO_HEAD, cfg.INPUT.STEPS
-        return {
-            "select_threshold": head.TRAINING_SELECT_THRESHOLD,
-            "valid_threshold": head.AUX_INFERENCE_SELECT_THRESHOLD,
-            "num_frames": tuple(cfg.INPUT.USING_FRAME_NUM or ()),
-            "switch_iteration": steps[0] if steps else 0,
-            "simulate_disappearance": cfg.MODEL.MASK_FORMER.TEST.TASK != "vps",
-        }
-
-    def phase(self, iteration: int) -> Phase:
-        """Gives the phase of an iteration of the run."""
-        is_late = iteration >= self.switch_iteration
-        if not self.num_frames:
-            return Phase(is_late, 0)
-        return Phase(is_late, self.num_frames[-1] if is_late else self.num_frames[0])
+    def at(cls, iteration: int, settings: TrainingSettings) -> Phase:
+        """Gives the phase of an iteration of the run; without steps it is the late one."""
+        is_late = not settings.phase_steps or iteration >= settings.phase_steps[0]
+        frames = settings.frames_by_phase or (0,)
+        return cls(is_late, frames[-1] if is_late else frames[0])
 
 
 def online_losses(model: Any, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
@@ -96,7 +65,7 @@ def online_losses(model: Any, samples: Sequence[Mapping[str, Any]]) -> dict[str,
     """
     losses = []
     for sample in samples:
-        phase = model.training_settings.phase(sample.get("iteration", 0))
+        phase = Phase.at(sample.get("iteration", 0), model.training_settings)
         start, stop = _used_frames(len(sample["frames"]), phase.num_frames, pick_uniformly)
         with torch.no_grad():
             clip = model.segment(sample["frames"][start:stop].to(model.device))
@@ -152,7 +121,7 @@ def tracker_losses(
         clip.logits,
         clip.masks,
         targets,
-        valid_threshold=settings.valid_threshold,
+        valid_threshold=settings.first_threshold,
     )
     run = _ClipRun(tracker, criterion, targets, query_table, settings, phase, pick)
     projected = tracker.project(clip.mask_features)
@@ -174,7 +143,11 @@ def tracker_losses(
 def mean_losses(losses: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Averages the losses of several videos; one that a video does not have counts as 0."""
     names = dict.fromkeys(name for video in losses for name in video)
-    return {name: sum(v[name] for v in losses if name in v) / len(losses) for name in names}
+    means = {}
+    for name in names:
+        values = [video[name] for video in losses if name in video]
+        means[name] = torch.stack(values).sum() / len(losses)
+    return means
 
 
 @dataclass
@@ -261,8 +234,7 @@ class _ClipRun:
 
     def _hidden_object(self, tracked: Pairs, match: FrameMatch) -> list[int]:
         """Picks the object whose disappearance is simulated: one, or none."""
-        wanted = self.phase.is_late and self.settings.simulate_disappearance
-        if not wanted or len(tracked[1]) <= 3:
+        if not self.phase.is_late or len(tracked[1]) <= 3:
             return []
         chosen = int(tracked[1][(self.pick or pick_uniformly)(len(tracked[1]))])
         # Slots that see no query at all would have nothing to attend to.

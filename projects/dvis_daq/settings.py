@@ -71,7 +71,7 @@ class TrainingSettings:
 
     Args:
         frames_by_phase: frames used of a clip before and from ``phase_steps[0]``; empty: all.
-        phase_steps: iterations at which the phase changes; empty: always the early phase.
+        phase_steps: iterations at which the phase changes; empty: always the late phase.
         select_threshold: score above which a row is carried on in the late phase.
         first_threshold: score of the frame decoder above which a frame query counts.
         rules: of the tracker at inference; ``rules.for_training()`` feeds the refiner.

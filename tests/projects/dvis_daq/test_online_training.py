@@ -13,17 +13,18 @@ from vidseg.modeling.matcher import HungarianMatcher
 from vidseg.modeling.transformer_decoder.masked import DecoderOutput
 from vidseg.projects.dvis_daq.criterion import DAQCriterion
 from vidseg.projects.dvis_daq.online_training import (
-    TrainingSettings,
+    Phase,
     _used_frames,
     mean_losses,
     online_losses,
     tracker_losses,
 )
+from vidseg.projects.dvis_daq.settings import TrainingSettings
 from vidseg.projects.dvis_daq.targets import ClipTargets
 from vidseg.projects.dvis_daq.tracker import VideoInstanceCutter
 from vidseg.structures import ClipInstances
 
-SETTINGS = TrainingSettings(0.46, 0.2, (3, 5), 10)
+SETTINGS = TrainingSettings((3, 5), (10,), select_threshold=0.46, first_threshold=0.2)
 WEIGHTS = {"loss_ce": 2.0, "loss_mask": 5.0, "loss_dice": 5.0}
 
 
@@ -48,7 +49,7 @@ def build_criterion(rand=torch.rand):
 def test_step_matches_the_reference(case):
     x, expected = load(case)
     meta = json.loads((FOLDER / case / "meta.json").read_text())
-    phase = SETTINGS.phase(meta["iteration"])
+    phase = Phase.at(meta["iteration"], SETTINGS)
     assert phase.is_late == (meta["stage"] == 3)
     assert phase.num_frames == meta["frames_used"]
     starts = iter([pick for _, _, pick in meta["clip_start"]])
@@ -134,7 +135,7 @@ def sample(num_frames, num_objects, iteration):
 @pytest.mark.parametrize("shapes", [[(5, 4)], [(5, 0)], [(4, 3), (2, 9)], [(3, 6), (1, 2)]])
 def test_every_clip_gives_finite_losses_and_gradients(iteration, shapes):
     torch.manual_seed(0)
-    model = TinySegmenter(TrainingSettings(0.2, 0.01, (3, 5), 10))
+    model = TinySegmenter(TrainingSettings((3, 5), (10,), select_threshold=0.2))
     losses = online_losses(model, [sample(t, n, iteration) for t, n in shapes])
     assert all(value.isfinite() for value in losses.values())
     sum(losses.values()).backward()
@@ -145,7 +146,7 @@ def test_every_clip_gives_finite_losses_and_gradients(iteration, shapes):
 
 def test_nothing_carried_is_found_again_by_the_anchors():
     torch.manual_seed(0)
-    model = TinySegmenter(TrainingSettings(1.0, 0.01))
+    model = TinySegmenter(TrainingSettings(select_threshold=1.0))
     losses = online_losses(model, [sample(3, 4, 0)])
     assert losses["loss_mask"] > 0
     assert losses["slot_loss_mask"] == 0
@@ -153,11 +154,9 @@ def test_nothing_carried_is_found_again_by_the_anchors():
 
 
 def test_phases_follow_the_iteration():
-    assert SETTINGS.phase(9).num_frames == 3
-    assert not SETTINGS.phase(9).is_late
-    assert SETTINGS.phase(10).num_frames == 5
-    assert SETTINGS.phase(10).is_late
-    assert TrainingSettings().phase(0).num_frames == 0
+    assert Phase.at(9, SETTINGS) == Phase(is_late=False, num_frames=3)
+    assert Phase.at(10, SETTINGS) == Phase(is_late=True, num_frames=5)
+    assert Phase.at(0, TrainingSettings()) == Phase(is_late=True, num_frames=0)
 
 
 @pytest.mark.parametrize(
