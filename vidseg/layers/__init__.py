@@ -3,7 +3,7 @@
 from .attention import CrossAttentionLayer, FFNLayer, SelfAttentionLayer, attend
 from .deformable import MSDeformAttn, cell_centres
 from .mlp import MLP
-from .norm import ConvNorm, FrozenBatchNorm2d, build_norm
+from .norm import ConvNorm, FrozenBatchNorm2d, build_norm, group_norm
 from .positional import sine_position
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "attend",
     "build_norm",
     "cell_centres",
+    "group_norm",
     "sine_position",
 ]

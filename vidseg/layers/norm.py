@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from vidseg.errors import ConfigError
 
-__all__ = ["ConvNorm", "FrozenBatchNorm2d", "build_norm"]
+__all__ = ["ConvNorm", "FrozenBatchNorm2d", "build_norm", "group_norm"]
 
 _NORMS = ("", "FrozenBN", "BN", "SyncBN", "GN")
 
@@ -129,10 +129,15 @@ def build_norm(name: str, channels: int) -> nn.Module | None:
     if name == "SyncBN":
         return nn.SyncBatchNorm(channels)
     if name == "GN":
-        groups = next(groups for groups in range(32, 0, -1) if channels % groups == 0)
-        return nn.GroupNorm(groups, channels)
+        return group_norm(channels)
     known = ", ".join(repr(norm) for norm in _NORMS)
     raise ConfigError(f"there is no norm {name!r}; set the NORM key to one of {known}")
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Builds a group norm of 32 groups, or of the next smaller number that divides."""
+    groups = next(groups for groups in range(32, 0, -1) if channels % groups == 0)
+    return nn.GroupNorm(groups, channels)
 
 
 def _fixed_affine(norm: nn.Module | None) -> tuple[Tensor, Tensor]:

@@ -123,8 +123,9 @@ def resolve_device(cfg: CfgNode) -> torch.device:
     name: str = cfg.MODEL.DEVICE
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator()
-        available = accelerator is not None and torch.accelerator.is_available()
-        return accelerator if available else torch.device("cpu")
+        if accelerator is None or not torch.accelerator.is_available():
+            return torch.device("cpu")
+        return accelerator
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -1,1 +1,5 @@
-"""Meta-architectures: whole models built from the four parts."""
+"""Whole models: what is trained and what predicts videos."""
+
+from .base import SegmenterBase, VideoSession
+
+__all__ = ["SegmenterBase", "VideoSession"]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from vidseg.config import CfgNode
 from vidseg.errors import ConfigError
-from vidseg.layers import MSDeformAttn, build_norm, cell_centres, sine_position
+from vidseg.layers import MSDeformAttn, cell_centres, group_norm, sine_position
 from vidseg.modeling.build import SEM_SEG_HEADS_REGISTRY
 from vidseg.structures import ShapeSpec
 
@@ -71,15 +71,8 @@ class MSDeformPixelDecoder(nn.Module):
             key=lambda name: input_shape[name].stride,
         )
         self.input_proj = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(transformer_features[name].channels, conv_dim, 1),
-                build_norm("GN", conv_dim),
-            )
-            for name in self.coarse
+            _projection(transformer_features[name].channels, conv_dim) for name in self.coarse
         )
-        for projection in self.input_proj:
-            nn.init.xavier_uniform_(projection[0].weight)
-            nn.init.zeros_(projection[0].bias)
         self.transformer = _DeformableEncoder(
             conv_dim,
             num_levels=_NUM_MAPS,
@@ -138,6 +131,14 @@ class MSDeformPixelDecoder(nn.Module):
                 up = F.interpolate(y, size=lateral.shape[-2:], mode="bilinear", align_corners=False)
                 y = self.get_submodule(f"layer_{number}")(lateral + up)
             return PixelFeatures(self.mask_features(y), maps)
+
+
+def _projection(in_channels: int, out_channels: int) -> nn.Sequential:
+    """A 1x1 convolution with group norm, whatever the norm of the pyramid."""
+    conv = nn.Conv2d(in_channels, out_channels, 1)
+    nn.init.xavier_uniform_(conv.weight)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return nn.Sequential(conv, group_norm(out_channels))
 
 
 class _DeformableEncoder(nn.Module):

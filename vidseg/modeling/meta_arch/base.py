@@ -1,0 +1,227 @@
+"""What all models built on the frame segmenter share: preprocessing, segmenting, windows.
+
+Shapes: B frames, T frames of a video, N objects, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vidseg.config import CfgNode
+from vidseg.errors import ConfigError, UserError
+from vidseg.modeling.build import build_backbone, build_sem_seg_head
+from vidseg.modeling.transformer_decoder import DecoderOutput
+from vidseg.structures import VideoInstances
+
+__all__ = ["SegmenterBase", "VideoSession"]
+
+Sample = dict[str, Any]
+Size = tuple[int, int]
+
+
+class VideoSession(Protocol):
+    """One video on its way through a model; the caller feeds windows in order.
+
+    A session may also offer ``feed(frames)``: like ``step``, for callers who only want the end.
+    """
+
+    def step(self, frames: Tensor) -> VideoInstances:
+        """Takes the next frames, uint8 ``(t, 3, H, W)``; gives what is known about them."""
+        ...
+
+    def finish(self) -> VideoInstances:
+        """Gives the instances of the whole video."""
+        ...
+
+
+class SegmenterBase(nn.Module):
+    """A backbone and a head that segment frames one by one.
+
+    Subclasses implement ``start`` (a session for one video) and ``losses`` (training).
+
+    Args:
+        backbone: frames to feature maps.
+        sem_seg_head: feature maps to a ``DecoderOutput``.
+        pixel_mean: per channel, in the order of ``channel_order``, for values 0 to 255.
+        pixel_std: likewise.
+        channel_order: ``"RGB"`` or ``"BGR"``, what the weights expect; frames always come as RGB.
+        size_divisibility: frames are padded to multiples of it.
+        window_size: frames that inference segments at once.
+
+    Raises:
+        ConfigError: for an unknown channel order or a window without frames.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        sem_seg_head: nn.Module,
+        *,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        channel_order: str = "RGB",
+        size_divisibility: int = 32,
+        window_size: int = 3,
+    ) -> None:
+        super().__init__()
+        if channel_order not in ("RGB", "BGR"):
+            raise ConfigError(f"INPUT.FORMAT {channel_order!r} is unknown; set RGB or BGR")
+        if window_size < 1:
+            raise ConfigError(
+                f"MODEL.MASK_FORMER.TEST.WINDOW_SIZE is {window_size}; set 1 or more frames"
+            )
+        self.backbone = backbone
+        self.sem_seg_head = sem_seg_head
+        self.channel_order = channel_order
+        self.size_divisibility = size_divisibility
+        self.window_size = window_size
+        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
+            if len(values) != 3:
+                raise ConfigError(f"MODEL.{name.upper()} needs 3 values, got {len(values)}")
+            tensor = torch.tensor(values, dtype=torch.float32).view(3, 1, 1)
+            self.register_buffer(name, tensor, persistent=False)
+
+    @classmethod
+    def base_args(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Builds backbone and head; gives the arguments of this class.
+
+        Raises:
+            UserError: if a part is unknown or the task is not video instance segmentation.
+        """
+        mask_former = cfg.MODEL.MASK_FORMER
+        if mask_former.TEST.TASK != "vis":
+            raise ConfigError(
+                f"MODEL.MASK_FORMER.TEST.TASK {mask_former.TEST.TASK!r} is not supported; set vis"
+            )
+        backbone = build_backbone(cfg)
+        divisibility = mask_former.SIZE_DIVISIBILITY
+        if divisibility < 0:
+            divisibility = backbone.size_divisibility
+        return {
+            "backbone": backbone,
+            "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "channel_order": cfg.INPUT.FORMAT,
+            "size_divisibility": divisibility,
+            "window_size": mask_former.TEST.WINDOW_SIZE,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives and its inputs go."""
+        return self.pixel_mean.device
+
+    @property
+    def num_classes(self) -> int:
+        """Foreground classes K."""
+        return self.sem_seg_head.predictor.num_classes
+
+    def forward(self, samples: list[Sample]) -> dict[str, Tensor] | list[VideoInstances]:
+        """Losses of a batch of clips in training, one ``VideoInstances`` per video in eval."""
+        if self.training:
+            self.check_labels(samples)
+            return self.losses(samples)
+        return [self._run(sample) for sample in samples]
+
+    def losses(self, samples: list[Sample]) -> dict[str, Tensor]:
+        """Gives the weighted losses of a batch of clips; subclasses implement it."""
+        raise NotImplementedError
+
+    def start(
+        self, *, output_size: Size | None = None, frame_indices: Sequence[int] | None = None
+    ) -> VideoSession:
+        """Opens a session for one video; subclasses implement it.
+
+        Args:
+            output_size: (height, width) of the predicted masks; that of the frames by default.
+            frame_indices: positions of the frames in the video; counted from 0 by default.
+        """
+        raise NotImplementedError
+
+    def preprocess(self, frames: Tensor, *, size: Size | None = None) -> Tensor:
+        """Normalises frames and pads them below and to the right with zeros.
+
+        Args:
+            frames: RGB of range 0 to 255, ``(B, 3, H, W)``, any dtype and device.
+            size: (height, width) to pad to; by default the frames' own, rounded up.
+
+        Returns:
+            float32 ``(B, 3, Hp, Wp)`` on the model's device.
+        """
+        x = frames.to(self.device, non_blocking=True).float()
+        if self.channel_order == "BGR":
+            x = x.flip(1)
+        height, width = x.shape[-2:]
+        padded = size if size is not None else self.padded_size((height, width))
+        x = (x - self.pixel_mean) / self.pixel_std
+        return F.pad(x, (0, padded[1] - width, 0, padded[0] - height))
+
+    def padded_size(self, *sizes: Size) -> Size:
+        """The smallest allowed (height, width) that holds all of the sizes."""
+        step = max(self.size_divisibility, 1)
+        height, width = (-(-max(side) // step) * step for side in zip(*sizes, strict=True))
+        return height, width
+
+    def segment(
+        self, frames: Tensor, *, size: Size | None = None, keep_aux: bool | None = None
+    ) -> DecoderOutput:
+        """Segments frames independently.
+
+        Args:
+            frames: RGB uint8 ``(B, 3, H, W)``.
+            size: as in ``preprocess``.
+            keep_aux: whether to keep the predictions of earlier layers; by default in training.
+        """
+        features = self.backbone(self.preprocess(frames, size=size))
+        return self.sem_seg_head(features, keep_aux=keep_aux)
+
+    def batch_frames(self, samples: Sequence[Sample]) -> tuple[Tensor, Size]:
+        """Joins the frames of clips that may differ in length and size.
+
+        Returns:
+            Normalised frames ``(sum of T, 3, Hp, Wp)``, clip after clip, and (Hp, Wp): the batch
+            maximum rounded up. Masks are padded to it with ``ClipInstances.pad_to``.
+        """
+        sizes = [(s["frames"].shape[-2], s["frames"].shape[-1]) for s in samples]
+        size = self.padded_size(*sizes)
+        return torch.cat([self.preprocess(s["frames"], size=size) for s in samples]), size
+
+    def check_labels(self, samples: Sequence[Sample]) -> None:
+        """Fails early and readably where a loss would index out of range.
+
+        Raises:
+            UserError: if a label has no class in this model.
+        """
+        for sample in samples:
+            labels = sample["instances"].labels
+            if not len(labels):
+                continue
+            low, high = int(labels.min()), int(labels.max())
+            if low < 0 or high >= self.num_classes:
+                wrong = high if high >= self.num_classes else low
+                raise UserError(
+                    f"video {sample.get('video_id', '?')} has an object of label {wrong}, but "
+                    f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {self.num_classes}; set NUM_CLASSES to the "
+                    "number of classes of the training data sets"
+                )
+
+    @torch.no_grad()
+    def _run(self, sample: Sample) -> VideoInstances:
+        frames = sample["frames"]
+        session = self.start(
+            output_size=(int(sample["height"]), int(sample["width"])),
+            frame_indices=sample.get("frame_indices"),
+        )
+        take = getattr(session, "feed", session.step)
+        for window in frames.split(self.window_size):
+            take(window)
+        return session.finish()
