@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,9 +10,9 @@ from vidseg.registry import Registry, set_miss_hook
 
 
 @pytest.fixture(autouse=True)
-def _without_hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _without_hook(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry_module, "_hooks", [])
-    yield
+    return
 
 
 def _class(name: str, module: str = "somewhere") -> type:

@@ -113,16 +113,24 @@ def unknown_key(
         known: all dotted keys that exist.
         without_effect: keys that are accepted only; suggested when no other is near.
     """
-    guess = _guess(item.key, known) or _guess(item.key, without_effect)
+    guess = (
+        _guess_in_group(item.key, [*known, *without_effect])
+        or _guess_anywhere(item.key, known)
+        or _guess_anywhere(item.key, without_effect)
+    )
     ending = f"did you mean {guess}?" if guess else "no known key looks like it"
     return ConfigError(f"unknown key {item.key} {item.place}; {ending}")
 
 
-def _guess(key: str, known: Sequence[str]) -> str:
+def _guess_in_group(key: str, known: Sequence[str]) -> str:
     group, _, name = key.rpartition(".")
     siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == group]
-    if close := nearest(name, siblings, n=1):
-        return close[0]  # the group was right: its name need not be repeated
-    elsewhere = [k for k in known if k.rpartition(".")[2] == name]
-    close = nearest(key, elsewhere, n=1) or elsewhere[:1] or nearest(key, known, n=1)
-    return close[0] if close else ""
+    # The group was right, so its name is not repeated.
+    return next(iter(nearest(name, siblings, n=1)), "")
+
+
+def _guess_anywhere(key: str, known: Sequence[str]) -> str:
+    name = key.rpartition(".")[2]
+    namesakes = [k for k in known if k.rpartition(".")[2] == name]
+    close = nearest(key, namesakes, n=1) or namesakes[:1] or nearest(key, known, n=1)
+    return next(iter(close), "")

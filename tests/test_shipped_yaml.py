@@ -1,0 +1,46 @@
+"""Every config file that is shipped loads, survives a round trip and builds on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vidseg.config import get_cfg, load_config
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+FILES = sorted(
+    file
+    for root in ("projects", "configs")
+    for pattern in ("*.yaml", "*.yml")
+    for file in (CHECKOUT / root).rglob(pattern)
+)
+
+
+def name_of(file: Path) -> str:
+    return str(file.relative_to(CHECKOUT))
+
+
+def test_there_are_some() -> None:
+    assert CHECKOUT / "projects" / "dvis_daq" / "offline.yaml" in FILES
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_loads_and_survives_a_round_trip(file: Path, tmp_path: Path) -> None:
+    cfg = load_config(file)
+    copy = tmp_path / "config.yaml"
+    copy.write_text(cfg.dump())
+    assert load_config(copy) == cfg
+    if cfg.SOLVER.INIT_FROM:
+        assert Path(cfg.SOLVER.INIT_FROM).is_file()
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_builds_on_the_cpu(file: Path) -> None:
+    cfg = load_config(file, ["MODEL.DEVICE", "cpu"])
+    if cfg.MODEL.META_ARCHITECTURE == get_cfg().MODEL.META_ARCHITECTURE:
+        pytest.skip("a base of other files, no model of its own")
+    from vidseg.modeling import build_model
+
+    model = build_model(cfg)
+    assert {str(parameter.device) for parameter in model.parameters()} == {"cpu"}
