@@ -105,7 +105,6 @@ def _mask_former() -> CfgNode:
     node.TEST = CfgNode()
     node.TEST.TASK = "vis"  # what a prediction is: vis (instances)
     node.TEST.MAX_NUM = 20  # instances per video at most
-    node.TEST.WINDOW_INFERENCE = False  # segment the video window by window
     node.TEST.WINDOW_SIZE = 3  # frames per window; bounds memory, never changes the result
     node.TEST.ONE_LABEL_PER_TRACK = False  # keep the best label only; published: several
     node.TEST.MASK_QUALITY = False  # score times mean mask probability; published: score alone
@@ -172,9 +171,7 @@ def _solver() -> CfgNode:
     node.OPTIMIZER = "ADAMW"  # ADAMW or SGD
     node.MAX_ITER = 40000  # iterations of the run
     node.IMS_PER_BATCH = 16  # clips per iteration over all ranks
-    node.ACCUMULATION_STEPS = (
-        1  # parts in which a rank's share is computed; same result, less memory
-    )
+    node.ACCUMULATION_STEPS = 1  # parts a rank computes its share in: same result, less memory
     node.REFERENCE_WORLD_SIZE = 0  # ranks that batch, rate and schedule were written for; 0 any
     node.BASE_LR = 0.001  # learning rate of IMS_PER_BATCH
     node.BACKBONE_MULTIPLIER = 0.1  # of the learning rate of the backbone

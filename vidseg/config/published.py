@@ -44,6 +44,7 @@ _UNREAD: dict[str, Any] = {
     "MODEL.MASK_FORMER.TEST.PANOPTIC_ON": False,
     "MODEL.MASK_FORMER.TEST.SEMANTIC_ON": True,
     "MODEL.MASK_FORMER.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": False,
+    "MODEL.MASK_FORMER.TEST.WINDOW_INFERENCE": False,
     "MODEL.RESNETS.DEFORM_MODULATED": False,
     "MODEL.RESNETS.DEFORM_NUM_GROUPS": 1,
     "MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False, False, False, False],
@@ -243,6 +244,7 @@ PUBLISHED: dict[str, WithoutEffect] = {
 
 # What is done here in any case: asking for it is no news.
 _AS_DONE: dict[str, Any] = {
+    "MODEL.MASK_FORMER.TEST.WINDOW_INFERENCE": True,
     "MODEL.MASK_ON": True,
     "MODEL.RESNETS.RES5_MULTI_GRID": [1, 1, 1],
     "MODEL.RESNETS.STEM_TYPE": "basic",
