@@ -21,6 +21,7 @@ def get_cfg() -> CfgNode:
     cfg.OUTPUT_DIR = "./output"  # run directory: config, log, metrics, checkpoints, inference/
     cfg.SEED = 42  # of everything random in a run
     cfg.DETERMINISTIC = False  # ask torch for deterministic kernels, at a cost in speed
+    cfg.WRITERS = ("jsonl", "tensorboard")  # where scalars go; wandb is a third
     cfg.CUDNN_BENCHMARK = False  # let cuDNN time its kernels for each input size
     cfg.MODEL = _model()
     cfg.INPUT = _input()
