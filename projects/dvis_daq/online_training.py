@@ -29,7 +29,7 @@ from .settings import TrainingSettings
 from .targets import ClipTargets, clip_targets
 from .tracker import Frame, LiveTracks, VideoInstanceCutter
 
-__all__ = ["Phase", "mean_losses", "online_losses", "tracker_losses"]
+__all__ = ["Phase", "input_size", "mean_losses", "online_losses", "tracker_losses"]
 
 Pick = Callable[[int], int]
 """Draws one of the numbers 0 to n-1."""
@@ -71,7 +71,7 @@ def online_losses(model: Any, samples: Sequence[Mapping[str, Any]]) -> dict[str,
             clip = model.segment(sample["frames"][start:stop].to(model.device))
         targets = clip_targets(
             sample["instances"].frames(start, stop),
-            size=_input_size(clip),
+            size=input_size(clip),
             device=clip.masks.device,
         )
         query_table = model.sem_seg_head.predictor.query_feat.weight.detach()
@@ -138,6 +138,12 @@ def tracker_losses(
     if slots:
         losses |= {f"slot_{name}": value for name, value in criterion(slots, targets).items()}
     return losses
+
+
+def input_size(clip: DecoderOutput) -> tuple[int, int]:
+    """Gives height and width of the padded frames, four times those of the masks."""
+    height, width = clip.masks.shape[-2:]
+    return 4 * height, 4 * width
 
 
 def mean_losses(losses: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -292,8 +298,3 @@ def _used_frames(length: int, wanted: int, pick: Pick) -> tuple[int, int]:
         return 0, length
     start = min(pick(wanted), length - wanted)
     return start, start + wanted
-
-
-def _input_size(clip: DecoderOutput) -> tuple[int, int]:
-    height, width = clip.masks.shape[-2:]
-    return 4 * height, 4 * width
