@@ -32,6 +32,7 @@ __all__ = [
 RLE = dict[str, Any]
 """``{"size": [H, W], "counts": bytes}``."""
 
+MAX_AREAS = 255  # pycocotools 2.0.11 puts the number of masks into a uint8, which NumPy 2 refuses
 MIN_POLYGON_NUMBERS = 6  # three points; pycocotools reads anything shorter as a box or crashes
 
 
@@ -85,7 +86,8 @@ def area(rle: RLE | Sequence[RLE]) -> Any:
         return int(coco_mask.area([rle])[0])
     if not rle:
         return np.zeros(0, dtype=np.int64)
-    return coco_mask.area(list(rle)).astype(np.int64)
+    parts = [rle[start : start + MAX_AREAS] for start in range(0, len(rle), MAX_AREAS)]
+    return np.concatenate([coco_mask.area(list(part)) for part in parts]).astype(np.int64)
 
 
 def boxes(rles: Sequence[RLE]) -> np.ndarray:

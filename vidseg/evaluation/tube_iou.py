@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from vidseg import rle as rle_ops
 from vidseg.rle import RLE
 
 __all__ = ["Tubes", "tube_ious"]
@@ -88,7 +89,7 @@ class Tubes:
         boxes = np.zeros((*self.present.shape, 4))
         flat = [mask for mask in chain.from_iterable(self.masks) if mask is not None]
         if flat:
-            boxes[self.present] = coco_mask.toBbox(flat)
+            boxes[self.present] = rle_ops.boxes(flat)
             boxes[..., 2:] += boxes[..., :2]
         return boxes
 
@@ -175,7 +176,7 @@ def _intersections(
             merge([rows[row][frame], columns[column][frame]], True)
             for row, column, frame in zip(*(axis.tolist() for axis in places), strict=True)
         ]
-        np.add.at(shared, places[:2], coco_mask.area(both).astype(np.int64))
+        np.add.at(shared, places[:2], rle_ops.area(both))
     return shared
 
 
@@ -204,14 +205,14 @@ def _checked_areas(masks: list[RLE], sides: np.ndarray) -> np.ndarray:
         raise ValueError("an RLE is damaged: its counts stop inside a number")
     first, tails = _first_runs(texts)
     pixels = sides.prod(axis=1)
-    areas = coco_mask.area(masks).astype(np.int64)
+    areas = rle_ops.area(masks)
     # Without its first number an RLE has its runs of 0 where the runs of 1 were, so that the area
     # of the rest counts them. (The other runs come out wrong, as numbers are stored as differences
     # to the one before the last, but an area does not look at them.)
     rests = [
         {"size": size, "counts": tail} for size, tail in zip(sides.tolist(), tails, strict=True)
     ]
-    zeros = first + coco_mask.area(rests).astype(np.int64)
+    zeros = first + rle_ops.area(rests)
     wrong = np.flatnonzero(areas + zeros != pixels)
     if len(wrong):
         size = masks[wrong[0]]["size"]
