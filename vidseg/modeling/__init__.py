@@ -1,6 +1,6 @@
 """Networks: registries and builders, backbones, decoders, meta-architectures, losses."""
 
-from . import backbone, pixel_decoder, sem_seg_head, transformer_decoder
+from . import backbone, meta_arch, pixel_decoder, sem_seg_head, transformer_decoder
 from .build import (
     BACKBONE_REGISTRY,
     META_ARCH_REGISTRY,
@@ -25,6 +25,7 @@ __all__ = [
     "build_sem_seg_head",
     "build_transformer_decoder",
     "construct",
+    "meta_arch",
     "pixel_decoder",
     "resolve_device",
     "sem_seg_head",

@@ -6,6 +6,7 @@ Shapes: T frames, Q queries, N tracks, n selected rows, C channels, K classes, h
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -16,6 +17,7 @@ from vidseg import rle as rle_ops
 from vidseg.rle import RLE
 
 __all__ = [
+    "encode_masks",
     "foreground_confidence",
     "link_queries",
     "link_step",
@@ -61,7 +63,7 @@ def link_queries(embeds: Tensor) -> Tensor:
     if num_frames == 0:
         return torch.empty(0, num_queries, dtype=torch.int64, device=embeds.device)
     order = [torch.arange(num_queries, device=embeds.device)]
-    for previous, current in zip(embeds[:-1], embeds[1:], strict=True):
+    for previous, current in pairwise(embeds):
         order.append(link_step(previous[order[-1]], current))
     return torch.stack(order)
 
@@ -144,10 +146,43 @@ def masks_to_rle(
     tracks: list[list[RLE | None]] = [[] for _ in unique]
     for frame in range(mask_logits.shape[1]):
         small = mask_logits[unique, frame]  # (n, h, w)
-        encoded = _encode_frame(small, padded_size, image_size, output_size)
+        encoded = encode_masks(small, padded_size, image_size, output_size)
         for track, mask in zip(tracks, encoded, strict=True):
             track.append(mask)
     return [tracks[row] for row in inverse.tolist()]
+
+
+def encode_masks(
+    mask_logits: Tensor, padded_size: Size, image_size: Size, output_size: Size
+) -> list[RLE | None]:
+    """Brings the masks of one frame to the original resolution and encodes them.
+
+    Args:
+        mask_logits: ``(n, h, w)``, covering the padded image.
+        padded_size: (height, width) that the network saw.
+        image_size: part of it that is image.
+        output_size: size of the original video.
+
+    Returns:
+        n encoded masks, ``None`` for an empty one.
+    """
+    encoded: list[RLE | None] = [None] * len(mask_logits)
+    # Interpolated values lie between their neighbours: without a positive one there is no mask.
+    visible = (mask_logits.flatten(1) > 0).any(1).nonzero().flatten()
+    for part in _batches(visible, max(_area(padded_size), _area(output_size))):
+        # Width before height: encoding runs down the columns and then needs no copy.
+        logits = resize_masks(
+            mask_logits[part].transpose(1, 2),
+            padded_size[::-1],
+            image_size[::-1],
+            output_size[::-1],
+        )
+        masks = (logits > 0).cpu()  # (n, W, H)
+        filled = masks.flatten(1).any(1).tolist()
+        rles = rle_ops.encode(masks.transpose(1, 2))
+        for index, rle, is_filled in zip(part.tolist(), rles, filled, strict=True):
+            encoded[index] = rle if is_filled else None
+    return encoded
 
 
 def resize_masks(
@@ -170,26 +205,6 @@ def resize_masks(
     if image_size != output_size:
         x = F.interpolate(x, size=output_size, mode="bilinear", align_corners=False)
     return x[0]
-
-
-def _encode_frame(
-    small: Tensor, padded_size: Size, image_size: Size, output_size: Size
-) -> list[RLE | None]:
-    """Encodes the masks ``(n, h, w)`` of one frame."""
-    encoded: list[RLE | None] = [None] * len(small)
-    # Interpolated values lie between their neighbours: without a positive one there is no mask.
-    visible = (small.flatten(1) > 0).any(1).nonzero().flatten()
-    for part in _batches(visible, max(_area(padded_size), _area(output_size))):
-        # Width before height: encoding runs down the columns and then needs no copy.
-        logits = resize_masks(
-            small[part].transpose(1, 2), padded_size[::-1], image_size[::-1], output_size[::-1]
-        )
-        masks = (logits > 0).cpu()  # (n, W, H)
-        filled = masks.flatten(1).any(1).tolist()
-        rles = rle_ops.encode(masks.transpose(1, 2))
-        for index, rle, is_filled in zip(part.tolist(), rles, filled, strict=True):
-            encoded[index] = rle if is_filled else None
-    return encoded
 
 
 def _batches(rows: Tensor, area: int) -> Iterator[Tensor]:

@@ -1,5 +1,6 @@
 """Whole models: what is trained and what predicts videos."""
 
 from .base import SegmenterBase, VideoSession
+from .frame_segmenter import FrameSegmenter, Selection, frame_targets
 
-__all__ = ["SegmenterBase", "VideoSession"]
+__all__ = ["FrameSegmenter", "SegmenterBase", "Selection", "VideoSession", "frame_targets"]

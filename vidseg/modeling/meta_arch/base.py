@@ -101,7 +101,7 @@ class SegmenterBase(nn.Module):
             raise ConfigError(
                 f"MODEL.MASK_FORMER.TEST.TASK {mask_former.TEST.TASK!r} is not supported; set vis"
             )
-        backbone = build_backbone(cfg)
+        backbone: Any = build_backbone(cfg)
         divisibility = mask_former.SIZE_DIVISIBILITY
         if divisibility < 0:
             divisibility = backbone.size_divisibility
@@ -123,7 +123,7 @@ class SegmenterBase(nn.Module):
     @property
     def num_classes(self) -> int:
         """Foreground classes K."""
-        return self.sem_seg_head.predictor.num_classes
+        return int(self.sem_seg_head.predictor.num_classes)  # type: ignore
 
     def forward(self, samples: list[Sample]) -> dict[str, Tensor] | list[VideoInstances]:
         """Losses of a batch of clips in training, one ``VideoInstances`` per video in eval."""

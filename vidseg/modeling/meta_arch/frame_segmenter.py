@@ -1,0 +1,245 @@
+"""Frames segmented one by one and linked afterwards (MinVIS, Huang et al., NeurIPS 2022).
+
+Shapes: B frames, T frames of a video, Q queries, N objects, C channels, K classes, h w mask pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidseg.config import CfgNode
+from vidseg.modeling.build import META_ARCH_REGISTRY
+from vidseg.modeling.criterion import SetCriterion
+from vidseg.modeling.postprocess import (
+    encode_masks,
+    foreground_confidence,
+    link_step,
+    select_instances,
+)
+from vidseg.rle import RLE
+from vidseg.structures import ClipInstances, VideoInstances
+
+from .base import Sample, SegmenterBase, Size
+from .mask_store import MaskStore
+
+__all__ = ["FrameSegmenter", "LinkingSession", "Selection", "frame_targets"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How tracks are ranked at the end of a video.
+
+    Args:
+        max_num: instances at most.
+        one_label_per_track: a track appears once, with its best label.
+        mask_quality: scores are multiplied with the mean probability of the mask's foreground.
+    """
+
+    max_num: int = 20
+    one_label_per_track: bool = False
+    mask_quality: bool = False
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> Selection:
+        """Reads ``MODEL.MASK_FORMER.TEST``."""
+        test = cfg.MODEL.MASK_FORMER.TEST
+        return cls(test.MAX_NUM, test.ONE_LABEL_PER_TRACK, test.MASK_QUALITY)
+
+
+@META_ARCH_REGISTRY.register(name="MaskFormer")
+@META_ARCH_REGISTRY.register(name="MinVIS")
+class FrameSegmenter(SegmenterBase):
+    """Learns single frames; a video is the assignment of queries between neighbouring frames.
+
+    Args:
+        criterion: set loss of a batch of frames.
+        selection: how tracks are ranked.
+        match_absent: an object of the clip is a target also in frames where it is absent, with an
+            empty mask, as published; otherwise it is left out there.
+        base: arguments of ``SegmenterBase``.
+
+    Source: MinVIS, section 3.
+    """
+
+    def __init__(
+        self,
+        criterion: SetCriterion,
+        *,
+        selection: Selection | None = None,
+        match_absent: bool = True,
+        **base: Any,
+    ) -> None:
+        super().__init__(**base)
+        self.criterion = criterion
+        self.selection = Selection() if selection is None else selection
+        self.match_absent = match_absent
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Reads ``MODEL``."""
+        return {
+            "criterion": SetCriterion(**SetCriterion.from_config(cfg)),
+            "selection": Selection.from_config(cfg),
+            "match_absent": cfg.MODEL.MASK_FORMER.MATCH_ABSENT,
+            **cls.base_args(cfg),
+        }
+
+    def losses(self, samples: list[Sample]) -> dict[str, Tensor]:
+        """Set loss over all frames of all clips, each frame matched on its own."""
+        frames, size = self.batch_frames(samples)
+        keep_aux = self.criterion.deep_supervision
+        out = self.sem_seg_head(self.backbone(frames), keep_aux=keep_aux)
+        layers = [*out.aux, (out.logits, out.masks)]
+        targets = [
+            target
+            for sample in samples
+            for target in frame_targets(
+                sample["instances"].to(self.device), size, match_absent=self.match_absent
+            )
+        ]
+        return self.criterion([(logits, masks[:, :, None]) for logits, masks in layers], targets)
+
+    def start(
+        self, *, output_size: Size | None = None, frame_indices: Sequence[int] | None = None
+    ) -> LinkingSession:
+        """Opens a session that links the frames of one video."""
+        return LinkingSession(self, output_size=output_size, frame_indices=frame_indices)
+
+
+def frame_targets(
+    instances: ClipInstances, size: Size, *, match_absent: bool
+) -> list[ClipInstances]:
+    """Splits a clip into targets of its single frames.
+
+    Args:
+        instances: N objects over T frames.
+        size: (height, width) to pad the masks to.
+        match_absent: whether objects stay in the frames where they are absent.
+
+    Returns:
+        One per frame, with T = 1. Objects that are never present are dropped.
+    """
+    seen = instances[instances.present.any(1)].pad_to(*size)
+    frames = [seen.frames(t, t + 1) for t in range(seen.num_frames)]
+    return frames if match_absent else [frame[frame.present[:, 0]] for frame in frames]
+
+
+@dataclass
+class _Linked:
+    """What linking remembers of the frames so far, rows in track order."""
+
+    embeds: Tensor  # (Q, C) of the last frame
+    logits: Tensor  # (Q, K+1), summed over frames
+    probability: Tensor  # (Q,), summed over foreground pixels
+    pixels: Tensor  # (Q,), how many those are
+    num_frames: int = 0
+    masks: MaskStore = field(default_factory=MaskStore)
+
+
+class LinkingSession:
+    """Segments windows of one video and keeps the rows of the queries linked.
+
+    Memory grows with the area of the masks, not with the frames' pixels.
+
+    Args:
+        model: the segmenter.
+        output_size: (height, width) of the predicted masks; that of the frames by default.
+        frame_indices: positions of the frames in the video; counted from 0 by default.
+    """
+
+    def __init__(
+        self,
+        model: FrameSegmenter,
+        *,
+        output_size: Size | None = None,
+        frame_indices: Sequence[int] | None = None,
+    ) -> None:
+        self.model = model
+        self.output_size = output_size
+        self.image_size: Size | None = None
+        self._indices = None if frame_indices is None else list(frame_indices)
+        self._linked: _Linked | None = None
+
+    @torch.no_grad()
+    def feed(self, frames: Tensor) -> None:
+        """Takes the next frames, uint8 ``(t, 3, H, W)``.
+
+        Raises:
+            ValueError: if their size differs from that of the frames before.
+        """
+        size = (frames.shape[-2], frames.shape[-1])
+        if self.image_size not in (None, size):
+            raise ValueError(f"frames of one video differ in size: {self.image_size} and {size}")
+        self.image_size = size
+        out = self.model.segment(frames, keep_aux=False)
+        for logits, masks, embeds in zip(out.logits, out.masks, out.embeds, strict=True):
+            self._link(logits.float(), masks, embeds.float())
+
+    def step(self, frames: Tensor) -> VideoInstances:
+        """Takes the next frames and gives the instances in them, ranked by all frames so far."""
+        first = self._num_frames
+        self.feed(frames)
+        return self._instances(range(first, self._num_frames))
+
+    def finish(self) -> VideoInstances:
+        """Gives the instances of the whole video."""
+        return self._instances(range(self._num_frames))
+
+    @property
+    def _num_frames(self) -> int:
+        return 0 if self._linked is None else self._linked.num_frames
+
+    def _link(self, logits: Tensor, masks: Tensor, embeds: Tensor) -> None:
+        """Adds one frame: ``(Q, K+1)``, ``(Q, h, w)``, ``(Q, C)``."""
+        if self._linked is None:
+            none = torch.zeros(len(logits), device=logits.device)
+            self._linked = _Linked(embeds, torch.zeros_like(logits), none, none.clone())
+        linked = self._linked
+        if linked.num_frames:
+            order = link_step(linked.embeds, embeds)
+            logits, masks, embeds = logits[order], masks[order], embeds[order]
+        linked.embeds = embeds
+        linked.logits += logits
+        probability, pixels = foreground_confidence(masks)
+        linked.probability += probability
+        linked.pixels += pixels
+        linked.num_frames += 1
+        linked.masks.append(masks)
+
+    @torch.no_grad()
+    def _instances(self, frames: range) -> VideoInstances:
+        indices = list(frames) if self._indices is None else [self._indices[f] for f in frames]
+        linked, image_size = self._linked, self.image_size
+        if linked is None or image_size is None:
+            return VideoInstances.empty(self.output_size or image_size or (0, 0), indices)
+        output_size = self.output_size or image_size
+        selection = self.model.selection
+        quality = linked.probability / linked.pixels.clamp(min=1)
+        scores, labels, rows = select_instances(
+            linked.logits / linked.num_frames,
+            selection.max_num,
+            one_label_per_track=selection.one_label_per_track,
+            quality=quality if selection.mask_quality else None,
+        )
+        unique, inverse = rows.unique(return_inverse=True)
+        wanted = unique.tolist()
+        padded = self.model.padded_size(image_size)
+        tracks: list[list[RLE | None]] = [[] for _ in wanted]
+        for frame in frames:
+            small = linked.masks.frame(frame, wanted)
+            encoded = encode_masks(small, padded, image_size, output_size)
+            for track, mask in zip(tracks, encoded, strict=True):
+                track.append(mask)
+        return VideoInstances(
+            scores=scores.cpu(),
+            labels=labels.cpu(),
+            track_ids=rows.cpu(),
+            masks=[tracks[row] for row in inverse.tolist()],
+            image_size=output_size,
+            frame_indices=indices,
+        )
