@@ -1,0 +1,74 @@
+"""DVIS-DAQ offline: the online model, frozen, and the temporal refiner over the whole video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from vidseg.config import CfgNode
+from vidseg.modeling.build import META_ARCH_REGISTRY
+from vidseg.modeling.criterion import SetCriterion
+from vidseg.modeling.meta_arch.base import VideoSession
+
+from .offline_training import offline_losses
+from .online import OnlineModel
+from .refiner import TemporalRefiner
+from .refining import OfflineSession
+
+__all__ = ["OfflineModel"]
+
+
+@META_ARCH_REGISTRY.register(name="DVIS_DAQ_offline")
+class OfflineModel(OnlineModel):
+    """Refines the tracks of the online model; only the refiner learns.
+
+    Args:
+        refiner: the network over the whole video.
+        online: arguments of :class:`OnlineModel`.
+
+    Source: DVIS-DAQ (Zhou et al., 2024); refiner of DVIS (Zhang et al., ICCV 2023).
+    """
+
+    def __init__(self, refiner: TemporalRefiner, online: dict[str, Any]) -> None:
+        super().__init__(**online)
+        self.refiner = refiner
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Builds the parts.
+
+        Raises:
+            UserError: if a part is unknown or two keys contradict.
+        """
+        online = super().from_config(cfg)
+        # A clip is one tall map, so it has the points of all its frames.
+        num_frames = cfg.INPUT.SAMPLING_FRAME_NUM
+        criterion = SetCriterion.from_config(cfg, points_per_frame=num_frames)
+        online["daq_criterion"] = SetCriterion(**criterion)
+        refiner = TemporalRefiner(**TemporalRefiner.from_config(cfg))
+        return {"refiner": refiner, "online": online}
+
+    def frozen_parts(self) -> list[nn.Module]:
+        """Gives the parts that were trained before, now with the tracker."""
+        return [*super().frozen_parts(), self.tracker]
+
+    def losses(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Gives the weighted losses of a batch of clips."""
+        return offline_losses(self, samples)
+
+    def start(
+        self,
+        *,
+        output_size: tuple[int, int] | None = None,
+        frame_indices: Sequence[int] | None = None,
+    ) -> VideoSession:
+        """Opens a session for one video; see the base class."""
+        return OfflineSession(
+            self.parts(),
+            self.refiner,
+            self.training_settings.refiner_input,
+            output_size=output_size,
+            frame_indices=frame_indices,
+        )
