@@ -1,0 +1,284 @@
+"""Whole runs of the toy model: finished, continued, stopped, chained, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.engine.support import PLUGIN, make_dataset, write_config
+from vidseg.checkpoint.files import read_checkpoint
+from vidseg.engine.chain import plan_stages
+from vidseg.engine.hooks import CheckpointHook
+from vidseg.engine.run_dir import RunDirectory, locked
+from vidseg.engine.setup import run_stages
+from vidseg.engine.trainer import Trainer
+from vidseg.errors import ConfigError, UserError
+
+pytestmark = pytest.mark.usefixtures("fresh_plugins")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return write_config(tmp_path, make_dataset(tmp_path / "data"))
+
+
+def run(config: Path, *overrides: Any, **options: Any) -> int:
+    stages = plan_stages(str(config), [str(word) for word in overrides], [PLUGIN])
+    return run_stages(stages, plugins=[PLUGIN], **options)
+
+
+def weights(directory: Path, name: str = "model_final.pth") -> dict[str, torch.Tensor]:
+    return read_checkpoint(directory / name)["model"]
+
+
+def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def losses(directory: Path) -> list[tuple[int, float]]:
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    return [(e["iteration"], e["total_loss"]) for e in entries if "total_loss" in e]
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, iteration: int, number: int = signal.SIGTERM) -> None:
+    """Makes the process send itself a signal after an iteration, once."""
+    original = Trainer._step
+
+    def step(self: Trainer, samples: list[dict[str, Any]]) -> None:
+        original(self, samples)
+        if self.iteration + 1 == iteration:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+
+
+def test_run_directory_is_complete(config: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert run(config, "OUTPUT_DIR", output) == 0
+    names = {path.name for path in output.iterdir()}
+    expected = {"config.yaml", "log.txt", "metrics.jsonl", "last_checkpoint", "model_final.pth"}
+    assert expected <= names
+    assert {"checkpoint_0000003.pth", "checkpoint_0000006.pth", "checkpoint_0000008.pth"} <= names
+    log = (output / "log.txt").read_text()
+    for text in ("torch 2", "parameters", "trainable", "4 videos, 1 classes: square", "eta: "):
+        assert text in log
+    assert "iter: 8/8" in log
+    assert (output / "inference" / "instances" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+@pytest.mark.parametrize("extra", [(), ("SOLVER.EMA.ENABLED", "True"), ("TEST.EVAL_PERIOD", "2")])
+def test_stopped_run_continues_to_the_bit(
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop: int,
+    extra: tuple[str, ...],
+) -> None:
+    assert run(config, "OUTPUT_DIR", tmp_path / "whole", *extra) == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, stop)
+        assert run(config, "OUTPUT_DIR", tmp_path / "parts", *extra) == 128 + signal.SIGTERM
+    assert not (tmp_path / "parts" / "model_final.pth").exists()
+    assert run(config, "OUTPUT_DIR", tmp_path / "parts", *extra) == 0
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def test_killed_run_continues_from_the_last_checkpoint(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(config, "OUTPUT_DIR", tmp_path / "whole") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointHook, "after_train", lambda self, trainer: None)
+        stop_at(patch, 5)
+        run(config, "OUTPUT_DIR", tmp_path / "parts")
+    with open(tmp_path / "parts" / "metrics.jsonl", "a") as file:
+        file.write('{"iteration": 5, "total_lo')
+    assert run(config, "OUTPUT_DIR", tmp_path / "parts", resume=True) == 0
+    assert "resuming from" in (tmp_path / "parts" / "log.txt").read_text()
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def test_interrupt_exits_with_130(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_at(monkeypatch, 2, signal.SIGINT)
+    assert run(config, "OUTPUT_DIR", tmp_path / "out") == 130
+    assert (tmp_path / "out" / "checkpoint_0000002.pth").is_file()
+    assert "the same command goes on" in (tmp_path / "out" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_finished_run_has_nothing_to_do(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], resume: bool
+) -> None:
+    run(config)
+    before = weights(tmp_path / "output" / "toy")
+    capsys.readouterr()
+    assert run(config, resume=resume) == 0
+    shown = capsys.readouterr().out
+    assert "nothing to train" in shown
+    assert "| AP50 |" in shown.replace("  ", " ") or "AP50" in shown
+    assert_equal(before, weights(tmp_path / "output" / "toy"))
+
+
+def test_other_config_is_refused_without_resume(config: Path) -> None:
+    run(config, "SOLVER.MAX_ITER", 4)
+    with pytest.raises(UserError, match=r"SOLVER.BASE_LR: 0.01 -> 0.02.*--resume.*OUTPUT_DIR"):
+        run(config, "SOLVER.MAX_ITER", 4, "SOLVER.BASE_LR", 0.02)
+
+
+def test_harmless_changes_are_not_another_config(config: Path) -> None:
+    run(config)
+    assert run(config, "SOLVER.LOG_PERIOD", 1, "DATALOADER.NUM_WORKERS", 1) == 0
+
+
+def test_finished_run_can_be_extended(config: Path, tmp_path: Path) -> None:
+    run(config, "SOLVER.MAX_ITER", 4)
+    assert run(config, "SOLVER.MAX_ITER", 8, resume=True) == 0
+    content = read_checkpoint(tmp_path / "output" / "toy" / "model_final.pth")
+    assert content["iteration"] == 8
+
+
+def test_new_test_set_is_evaluated_only(config: Path, tmp_path: Path) -> None:
+    run(config)
+    other = make_dataset(tmp_path / "other", num_videos=1)
+    assert run(config, "DATASETS.TEST", f"('{other}',)") == 0
+    stored = json.loads((tmp_path / "output" / "toy" / "final_metrics.json").read_text())
+    assert str(other) in stored["metrics"]
+
+
+def test_damaged_last_checkpoint(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(config, "OUTPUT_DIR", tmp_path / "whole") == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        run(config, "OUTPUT_DIR", tmp_path / "parts")
+    (tmp_path / "parts" / "checkpoint_0000005.pth").write_bytes(b"rubbish")
+    assert run(config, "OUTPUT_DIR", tmp_path / "parts") == 0
+    assert "checkpoint_0000005.pth is damaged" in (tmp_path / "parts" / "log.txt").read_text()
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_two_runs_in_one_directory(config: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output" / "toy"
+    with locked(output), pytest.raises(UserError, match=f"process {os.getpid()} is already"):
+        run(config)
+
+
+def test_foreign_directory_is_mentioned(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    run(config, "OUTPUT_DIR", tmp_path / "out", "SOLVER.MAX_ITER", 1)
+    assert "exists already" in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_eval_only(config: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there are no weights"):
+        run(config, eval_only=True)
+    run(config)
+    assert run(config, eval_only=True) == 0
+    final = tmp_path / "output" / "toy" / "model_final.pth"
+    other = tmp_path / "elsewhere"
+    assert run(config, "MODEL.WEIGHTS", final, "OUTPUT_DIR", other, eval_only=True) == 0
+    assert (other / "inference" / "instances" / "results.json").is_file()
+
+
+def test_eval_only_without_data_set(config: Path) -> None:
+    with pytest.raises(ConfigError, match=r"DATASETS\.TEST is empty"):
+        run(config, "DATASETS.TEST", "()", eval_only=True)
+
+
+def test_expected_results(config: Path) -> None:
+    expected = ["TEST.EXPECTED_RESULTS", "[['segm', 'AP', 99.0, 0.5]]"]
+    with pytest.raises(UserError, match=r"segm/AP on .* expected 99.0"):
+        run(config, *expected)
+
+
+def test_best_weights_and_patience(config: Path, tmp_path: Path) -> None:
+    options = ("TEST.EVAL_PERIOD", 1, "TEST.BEST_METRIC", "segm/AR1", "TEST.PATIENCE", 2)
+    assert run(config, *options) == 0
+    output = tmp_path / "output" / "toy"
+    # The toy's predictions never change, so the second and the third evaluation are no better.
+    assert read_checkpoint(output / "model_final.pth")["iteration"] == 3
+    assert [path.name for path in output.glob("model_best_*")] == ["model_best_0000001.pth"]
+    assert run(config, *options) == 0
+
+
+def test_more_classes_than_the_model(config: Path) -> None:
+    with pytest.raises(UserError, match="NUM_CLASSES"):
+        run(config, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 0)
+
+
+@pytest.fixture
+def chain(config: Path, tmp_path: Path) -> Path:
+    dataset = tmp_path / "data" / "instances.json"
+    extra = config.read_text().partition("SOLVER:")
+    second = tmp_path / "second.yaml"
+    second.write_text(extra[0] + "SOLVER:\n  INIT_FROM: toy.yaml" + extra[2])
+    second.write_text(second.read_text().replace("output/toy", "output/second"))
+    assert dataset.is_file()
+    return second
+
+
+def test_chain_trains_what_it_needs(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(chain, "OUTPUT_DIR", tmp_path / "x", "toy:SOLVER.MAX_ITER", 3) == 0
+    assert read_checkpoint(tmp_path / "x" / "toy" / "model_final.pth")["iteration"] == 3
+    assert read_checkpoint(tmp_path / "x" / "model_final.pth")["iteration"] == 8
+    shown = capsys.readouterr().out
+    table = shown[shown.rindex("results on") :]
+    assert "toy" in table
+    assert "second" in table
+    log = (tmp_path / "x" / "log.txt").read_text()
+    assert str(tmp_path / "x" / "toy" / "model_final.pth") in log
+
+
+def test_chain_continues_in_the_second_stage(
+    chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(chain, "OUTPUT_DIR", tmp_path / "whole", "toy:SOLVER.MAX_ITER", 3) == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        code = run(chain, "OUTPUT_DIR", tmp_path / "parts", "toy:SOLVER.MAX_ITER", 3)
+        assert code == 128 + signal.SIGTERM
+    assert (tmp_path / "parts" / "checkpoint_0000005.pth").is_file()
+    assert run(chain, "OUTPUT_DIR", tmp_path / "parts", "toy:SOLVER.MAX_ITER", 3) == 0
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_chain_is_not_needed_with_weights(chain: Path, tmp_path: Path) -> None:
+    run(chain.parent / "toy.yaml")
+    final = tmp_path / "output" / "toy" / "model_final.pth"
+    stages = plan_stages(str(chain), ["MODEL.WEIGHTS", str(final)], [PLUGIN])
+    assert [stage.name for stage in stages] == ["second"]
+
+
+def test_stale_stage_is_refused(chain: Path, tmp_path: Path) -> None:
+    run(chain, "SOLVER.MAX_ITER", 2)
+    final = tmp_path / "output" / "toy" / "model_final.pth"
+    final.unlink()
+    with pytest.raises(UserError, match=r"second was started from .*toy.*remove"):
+        run(chain, "SOLVER.MAX_ITER", 2)
+
+
+def test_config_is_stored_resolved(config: Path, tmp_path: Path) -> None:
+    run(config, "SOLVER.MAX_ITER", 1)
+    from vidseg.config import load_config
+
+    stored = load_config(tmp_path / "output" / "toy" / "config.yaml")
+    assert stored.SOLVER.MAX_ITER == 1
+    assert not RunDirectory(tmp_path / "output" / "toy").state(stored).differences

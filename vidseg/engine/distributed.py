@@ -1,0 +1,145 @@
+"""Processes of a run: who am I, agree with the others, start them.
+
+The distributed engine is torch's own: ``torchrun`` sets the environment, and ``launch`` is the same
+elastic launcher called from inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from vidseg.errors import ConfigError
+
+__all__ = [
+    "agree",
+    "barrier",
+    "is_launched",
+    "is_main",
+    "launch",
+    "local_rank",
+    "process_group",
+    "rank",
+    "world_size",
+]
+
+
+def is_launched() -> bool:
+    """Tells whether a launcher such as ``torchrun`` started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def rank() -> int:
+    """Number of this process among all of the run, 0 without a process group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes the run has, 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def local_rank() -> int:
+    """Number of this process on its machine."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def is_main() -> bool:
+    """Tells whether this process writes the files of the run."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Waits until every process is here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def agree(flag: bool, device: torch.device) -> bool:
+    """Tells every process whether the flag is up in any of them.
+
+    Args:
+        flag: this process's own flag.
+        device: where the process group can reduce a tensor.
+    """
+    if world_size() == 1:
+        return flag
+    value = torch.tensor([float(flag)], device=device)
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return bool(value.item())
+
+
+@contextlib.contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Joins the process group that the launcher's environment describes, if there is one.
+
+    Args:
+        device: decides the backend: NCCL on CUDA, gloo elsewhere.
+    """
+    if not is_launched() or dist.is_initialized() or int(os.environ["WORLD_SIZE"]) == 1:
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def launch(script: str, argv: Sequence[str], num_processes: int) -> int:
+    """Runs ``script`` in several processes on this machine through torch's elastic launcher.
+
+    Args:
+        script: path of the command to run again, now as a worker.
+        argv: its arguments.
+        num_processes: how many workers.
+
+    Returns:
+        The exit code of the first worker that failed, or 0.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    _check_devices(num_processes)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num_processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-u", script, *argv)
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        return code if code > 0 else 128 - code
+    except SignalException as error:
+        return 128 + int(error.sigval or signal.SIGTERM)
+    return 0
+
+
+def _check_devices(num_processes: int) -> None:
+    available = torch.cuda.device_count()
+    if 0 < available < num_processes:
+        raise ConfigError(f"--num-gpus {num_processes}: this machine has {available}")
+
+
+def gather(value: Any) -> list[Any]:
+    """Collects one picklable object of every process, in the order of ranks."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values

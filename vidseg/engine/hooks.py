@@ -1,0 +1,87 @@
+"""What happens around a training step: one behaviour per class.
+
+Hooks run in the order of ``trainer.hooks``. One with memory that a resumed run needs gives it in
+``state_dict``, under its ``name``.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from vidseg.checkpoint import Checkpointer
+
+from .distributed import is_main
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+__all__ = ["CheckpointHook", "Hook"]
+
+logger = logging.getLogger(__name__)
+
+
+class Hook:
+    """Does nothing; a base to override. ``name`` keys the hook's part of a checkpoint."""
+
+    name = ""
+
+    def before_train(self, trainer: Trainer) -> None:
+        """Called once, when everything is loaded and ``trainer.iteration`` is the first to come."""
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Called after every iteration; ``trainer.iteration`` counts the finished ones."""
+
+    def after_train(self, trainer: Trainer) -> None:
+        """Called once, at the end or after a stop: ``trainer.stop_reason`` tells which."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Gives what a resumed run needs, as tensors and plain containers."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over a saved state."""
+
+
+class CheckpointHook(Hook):
+    """Saves the state of the trainer periodically and when the run ends or is stopped.
+
+    Args:
+        checkpointer: where to.
+        period: iterations between checkpoints.
+    """
+
+    def __init__(self, checkpointer: Checkpointer, period: int) -> None:
+        self.checkpointer = checkpointer
+        self.period = max(1, period)
+        self._saved_at = -1
+
+    def before_train(self, trainer: Trainer) -> None:
+        """Remembers what is on disk already."""
+        self._saved_at = trainer.iteration
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Saves at every multiple of the period; a full disk does not end the run."""
+        if trainer.iteration % self.period or trainer.iteration == trainer.max_iter:
+            return
+        try:
+            self._save(trainer)
+        except OSError as error:
+            logger.error(
+                "the checkpoint of iteration %d could not be written (%s); the run goes on, the "
+                "last sound one stays",
+                trainer.iteration,
+                error,
+            )
+
+    def after_train(self, trainer: Trainer) -> None:
+        """Saves unless this iteration is saved already."""
+        if self._saved_at != trainer.iteration:
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        if not is_main():
+            return
+        path = self.checkpointer.save_periodic(trainer.iteration, trainer.state_dict())
+        self._saved_at = trainer.iteration
+        logger.info("checkpoint %s", path)

@@ -1,0 +1,186 @@
+"""The run directory: whose it is, how far the run in it has come, and what it measured."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from vidseg.checkpoint import Checkpointer
+from vidseg.checkpoint.files import read_checkpoint, write_atomically
+from vidseg.config import get_cfg
+from vidseg.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from vidseg.config import CfgNode
+
+__all__ = ["RunDirectory", "RunState", "locked"]
+
+logger = logging.getLogger(__name__)
+
+CONFIG_NAME = "config.yaml"
+METRICS_NAME = "final_metrics.json"
+# Two runs that differ in these alone are the same run.
+_HARMLESS = (
+    "OUTPUT_DIR",
+    "DATALOADER.NUM_WORKERS",
+    "DATASETS.TEST",
+    "DATASETS.DATASET_TYPE_TEST",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "SOLVER.INIT_FROM",
+    "SOLVER.KEEP_CHECKPOINTS",
+    "SOLVER.LOG_PERIOD",
+    "TEST.EXPECTED_RESULTS",
+    "WRITERS",
+)
+_NUM_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run has come.
+
+    Attributes:
+        exists: whether a run was ever started here.
+        trained: iterations of the finished run, -1 if it is not finished.
+        differences: keys whose values differ from the run's, ``KEY: old -> new``.
+    """
+
+    exists: bool
+    trained: int
+    differences: tuple[str, ...]
+
+
+class RunDirectory:
+    """Reads and writes what stands in ``OUTPUT_DIR`` besides checkpoints."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.checkpointer = Checkpointer(self.path)
+
+    def state(self, cfg: CfgNode) -> RunState:
+        """Compares what is here with what the config asks for."""
+        config = self.path / CONFIG_NAME
+        exists = config.is_file() or self.checkpointer.has_checkpoint()
+        differences: tuple[str, ...] = ()
+        if config.is_file():
+            differences = _differences(_read_config(config), yaml.safe_load(cfg.dump()))
+        return RunState(exists, self._trained(cfg), differences)
+
+    def write_config(self, cfg: CfgNode) -> None:
+        """Saves the resolved config."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        text = cfg.dump().encode()
+        write_atomically(self.path / CONFIG_NAME, lambda file: file.write(text))
+
+    def metrics(self, iteration: int) -> dict[str, dict[str, float]]:
+        """Gives the stored metrics of the finished run: data set to flat names to values."""
+        try:
+            stored = json.loads((self.path / METRICS_NAME).read_text())
+            metrics = stored["metrics"] if stored["iteration"] == iteration else {}
+            return {
+                name: {k: math.nan if v is None else v for k, v in flat.items()}
+                for name, flat in metrics.items()
+            }
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def write_metrics(self, iteration: int, metrics: dict[str, dict[str, float]]) -> None:
+        """Stores the metrics of the finished run."""
+        # JSON knows no nan.
+        rows = {
+            name: {key: None if math.isnan(value) else value for key, value in flat.items()}
+            for name, flat in metrics.items()
+        }
+        content = json.dumps({"iteration": iteration, "metrics": rows}, indent=2).encode()
+        write_atomically(self.path / METRICS_NAME, lambda file: file.write(content))
+
+    def forget_result(self) -> None:
+        """Removes the result of an earlier run that is now being continued."""
+        for path in (self.path / METRICS_NAME, self.checkpointer.final_path):
+            path.unlink(missing_ok=True)
+
+    def _trained(self, cfg: CfgNode) -> int:
+        if not self.checkpointer.final_path.is_file():
+            return -1
+        try:
+            final = read_checkpoint(self.checkpointer.final_path)
+            iteration = int(final["iteration"])
+            complete = iteration >= cfg.SOLVER.MAX_ITER or final["stop_reason"] == "patience"
+        except (DataError, KeyError, TypeError, ValueError) as error:
+            logger.warning("%s is not used: %s", self.checkpointer.final_path, error)
+            return -1
+        return iteration if complete else -1
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a run directory for this process; the system lets go of it when the process dies.
+
+    Raises:
+        UserError: if another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    with open(path / ".lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise UserError(
+                f"process {file.read().strip() or '?'} is already running in {path}; wait for it "
+                "or choose another OUTPUT_DIR"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def describe_differences(differences: tuple[str, ...]) -> str:
+    """Lists the first few differing keys."""
+    more = len(differences) - _NUM_SHOWN
+    tail = f" and {more} more" if more > 0 else ""
+    return "; ".join(differences[:_NUM_SHOWN]) + tail
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        return yaml.safe_load(path.read_text()) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, ...]:
+    """Compares two configs; a key that one of them lacks counts with its default."""
+    old, new = _flat(old), _flat(new)
+    defaults = _flat(yaml.safe_load(get_cfg().dump()))
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        before = old.get(key, defaults.get(key, new.get(key)))
+        after = new.get(key, defaults.get(key, old.get(key)))
+        if key not in _HARMLESS and before != after:
+            found.append(f"{key}: {before} -> {after}")
+    return tuple(found)
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat

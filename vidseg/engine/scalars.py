@@ -1,0 +1,54 @@
+"""Numbers that a run produces: a short history of each, smoothed for the log."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["ScalarHistory"]
+
+# Durations add up to the whole run, so their mean is meant; losses have outliers.
+_AVERAGED = ("time", "data_time")
+
+
+class ScalarHistory:
+    """The last values of every scalar.
+
+    Args:
+        window: how many values of each are remembered.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.window = max(1, window)
+        self._values: dict[str, deque[float]] = {}
+
+    def put(self, scalars: Mapping[str, float]) -> None:
+        """Adds one value of each given scalar."""
+        for name, value in scalars.items():
+            self._values.setdefault(name, deque(maxlen=self.window)).append(float(value))
+
+    def latest(self) -> dict[str, float]:
+        """Gives the last value of each scalar."""
+        return {name: values[-1] for name, values in self._values.items()}
+
+    def smoothed(self) -> dict[str, float]:
+        """Gives the median over the window, for durations the mean, and the last rate."""
+        return {name: _smooth(name, values) for name, values in self._values.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Gives the history as plain lists, for a checkpoint."""
+        return {name: list(values) for name, values in self._values.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over a saved history, so that the next log line is that of an unbroken run."""
+        self._values = {name: deque(values, maxlen=self.window) for name, values in state.items()}
+
+
+def _smooth(name: str, values: deque[float]) -> float:
+    if name == "lr":
+        return values[-1]
+    if name in _AVERAGED:
+        return statistics.fmean(values)
+    return statistics.median(values)

@@ -1,0 +1,269 @@
+"""Running stages: decides what each run directory needs, trains, evaluates, reports.
+
+A run directory that holds a run of the same config is continued where it stopped, finished or not,
+so a command can simply be given again; one of another config is left alone unless ``--resume``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vidseg import plugins as plugin_finder
+from vidseg.errors import ConfigError, UserError
+
+from .build import build_initial_model, build_trainer, configure_torch, resolve_seed, scaled
+from .chain import Stage
+from .distributed import barrier, is_main, local_rank, process_group, world_size
+from .ema import EmaHook
+from .evaluate import check_expected, evaluate_model, flatten, format_table
+from .overlay import write_overlay
+from .report import describe_data, describe_environment, describe_model, log_to
+from .run_dir import RunDirectory, RunState, describe_differences, locked
+from .signals import Interrupted, StopSignals
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .trainer import Trainer
+
+__all__ = ["run_stages"]
+
+logger = logging.getLogger(__name__)
+
+
+def run_stages(
+    stages: Sequence[Stage],
+    *,
+    resume: bool = False,
+    eval_only: bool = False,
+    plugins: Sequence[str] = (),
+) -> int:
+    """Trains and evaluates a chain, or evaluates its last stage.
+
+    Args:
+        stages: in the order of training.
+        resume: continue a run whose config has changed since.
+        eval_only: evaluate the last stage's weights and train nothing.
+        plugins: loaded with all their components, so that they may register data sets too.
+
+    Returns:
+        0, or 128 plus the number of the signal that stopped it.
+
+    Raises:
+        UserError: if a run directory holds another run, or anything the user gave is wrong.
+    """
+    from vidseg.modeling import resolve_device
+
+    _load_plugins(plugins)
+    device = resolve_device(stages[-1].cfg)
+    if device.type == "cuda" and device.index is None:
+        torch.cuda.set_device(local_rank())
+    with process_group(device):
+        try:
+            if eval_only:
+                _evaluate_only(stages[-1])
+            else:
+                _train_chain(stages, resume=resume)
+        except Interrupted as stop:
+            return stop.exit_code
+    return 0
+
+
+def _load_plugins(wanted: Sequence[str]) -> None:
+    modules = {plugin_finder.load(name).__name__ for name in wanted}
+    names = [name for name, spec in plugin_finder.discover().items() if spec.module in modules]
+    plugin_finder.load_components(names)
+
+
+def _train_chain(stages: Sequence[Stage], *, resume: bool) -> None:
+    stages = [replace(stage, cfg=scaled(stage.cfg)) for stage in stages]
+    states = [RunDirectory(stage.output_dir).state(stage.cfg) for stage in stages]
+    _check_states(stages, states, resume=resume)
+    barrier()  # nobody writes before everybody has looked
+    weights = ""
+    for stage, state in zip(stages, states, strict=True):
+        with _held(stage.output_dir), log_to(stage.output_dir):
+            _run_stage(stage, state, weights, is_last=stage is stages[-1])
+            if stage is stages[-1]:
+                _report_chain(stages)
+        weights = str(RunDirectory(stage.output_dir).checkpointer.final_path)
+
+
+def _check_states(stages: Sequence[Stage], states: Sequence[RunState], *, resume: bool) -> None:
+    """Refuses, before anything is trained, what would mix different runs."""
+    unfinished = ""
+    for stage, state in zip(stages, states, strict=True):
+        if state.differences and not resume:
+            raise UserError(
+                f"{stage.output_dir} holds a run of another config "
+                f"({describe_differences(state.differences)}); use --resume to continue it with "
+                "this one, choose another OUTPUT_DIR, or remove it"
+            )
+        if unfinished and state.exists:
+            raise UserError(
+                f"{stage.output_dir} was started from {unfinished}, which is not finished; "
+                f"remove {stage.output_dir} to train it anew, or give MODEL.WEIGHTS"
+            )
+        if state.trained < 0:
+            unfinished = str(stage.output_dir)
+
+
+def _run_stage(stage: Stage, state: RunState, weights: str, *, is_last: bool) -> None:
+    """Brings one stage to its end: trained and evaluated."""
+    directory = RunDirectory(stage.output_dir)
+    cfg = stage.cfg.clone()
+    cfg.SEED = resolve_seed(cfg)
+    configure_torch(cfg)
+    model: nn.Module | None = None
+    if state.trained >= 0:
+        logger.info(
+            "%s: %s is finished at iteration %d of %d, nothing to train; to train anew, choose "
+            "another OUTPUT_DIR or remove it",
+            stage.name,
+            stage.output_dir,
+            state.trained,
+            cfg.SOLVER.MAX_ITER,
+        )
+        iteration = state.trained
+    else:
+        _announce(stage, state)
+        model = build_initial_model(cfg, weights)
+        iteration = _train(stage, cfg, model)
+    metrics = directory.metrics(iteration)
+    missing = [name for name in cfg.DATASETS.TEST if name not in metrics]
+    if missing or (is_last and cfg.DATASETS.TEST and not _overlays(stage)):
+        model = model or build_initial_model(cfg, directory.checkpointer.final_path)
+        with StopSignals() as signals:
+            check = signals.raise_if_received if world_size() == 1 else None
+            for name in missing:
+                results = evaluate_model(cfg, model, name, stage.output_dir, before_video=check)
+                metrics[name] = flatten(results)
+                if is_main():
+                    directory.write_metrics(iteration, metrics)
+        if is_last and is_main():
+            write_overlay(cfg, model, cfg.DATASETS.TEST[0], stage.output_dir)
+    if is_main():
+        check_expected(cfg, {name: metrics.get(name, {}) for name in cfg.DATASETS.TEST})
+
+
+def _train(stage: Stage, cfg: Any, model: nn.Module) -> int:
+    """Trains to the end and leaves the final weights in the model; returns the iteration."""
+    directory = RunDirectory(stage.output_dir)
+    logger.info(describe_environment(next(model.parameters()).device))
+    logger.info(describe_model(cfg.MODEL.META_ARCHITECTURE, model))
+    logger.info("data sets\n%s", describe_data(cfg))
+    trainer = build_trainer(cfg, model)
+    _restore(directory, trainer)
+    cfg.SEED = trainer.seed
+    if is_main():
+        directory.forget_result()
+        directory.write_config(stage.cfg)
+    barrier()
+    trainer.train()
+    if trainer.stop_reason == "signal":
+        number = trainer.signals.received or 15
+        logger.warning(
+            "stopped at iteration %d of %d; the same command goes on from there",
+            trainer.iteration,
+            trainer.max_iter,
+        )
+        raise Interrupted(number)
+    for hook in trainer.hooks:
+        if isinstance(hook, EmaHook):
+            hook.keep()
+    if is_main():
+        content = {
+            "model": model.state_dict(),
+            "iteration": trainer.iteration,
+            "stop_reason": trainer.stop_reason,
+        }
+        path = directory.checkpointer.save(directory.checkpointer.final_path.name, content)
+        logger.info("%s: trained, weights in %s", stage.name, path)
+    barrier()
+    return trainer.iteration
+
+
+def _restore(directory: RunDirectory, trainer: Trainer) -> None:
+    """Continues from the newest sound checkpoint, if there is one."""
+    found = directory.checkpointer.load_newest()
+    if found is None:
+        logger.info("training from iteration 0 to %d", trainer.max_iter)
+        return
+    path, state = found
+    trainer.load_state_dict(state)
+    logger.info("resuming from %s: iteration %d to %d", path, trainer.iteration, trainer.max_iter)
+
+
+def _announce(stage: Stage, state: RunState) -> None:
+    if state.differences:
+        logger.warning(
+            "the config has changed since this run began: %s",
+            describe_differences(state.differences),
+        )
+    elif state.exists:
+        logger.info("%s: continuing the run in %s", stage.name, stage.output_dir)
+    elif _is_occupied(stage.output_dir):
+        logger.warning(
+            "OUTPUT_DIR %s exists already; its files are kept or overwritten", stage.output_dir
+        )
+
+
+def _is_occupied(directory: Path) -> bool:
+    own = ("log.txt", ".lock")
+    return any(path.is_file() and path.name not in own for path in directory.iterdir())
+
+
+def _evaluate_only(stage: Stage) -> None:
+    cfg = scaled(stage.cfg)
+    cfg.SEED = resolve_seed(cfg)
+    configure_torch(cfg)
+    if not cfg.DATASETS.TEST:
+        raise ConfigError("--eval-only: DATASETS.TEST is empty; name a data set or a json file")
+    checkpointer = RunDirectory(stage.output_dir).checkpointer
+    weights = cfg.MODEL.WEIGHTS or str(checkpointer.final_path)
+    if not cfg.MODEL.WEIGHTS and not checkpointer.final_path.is_file():
+        raise UserError(
+            f"--eval-only: there are no weights; {weights} does not exist, give MODEL.WEIGHTS FILE"
+        )
+    with log_to(stage.output_dir), StopSignals() as signals:
+        model = build_initial_model(cfg, weights)
+        logger.info(describe_environment(next(model.parameters()).device))
+        logger.info(describe_model(cfg.MODEL.META_ARCHITECTURE, model))
+        check = signals.raise_if_received if world_size() == 1 else None
+        metrics = {}
+        for name in cfg.DATASETS.TEST:
+            results = evaluate_model(cfg, model, name, stage.output_dir, before_video=check)
+            metrics[name] = flatten(results)
+        if is_main():
+            check_expected(cfg, metrics)
+
+
+def _report_chain(stages: Sequence[Stage]) -> None:
+    """Shows the stored metrics of all stages, a table for each data set."""
+    if not is_main():
+        return
+    tables: dict[str, dict[str, dict[str, float]]] = {}
+    for stage in stages:
+        directory = RunDirectory(stage.output_dir)
+        for name, metrics in directory.metrics(directory.state(stage.cfg).trained).items():
+            tables.setdefault(name, {})[stage.name] = metrics
+    for name, rows in tables.items():
+        if any(rows.values()):
+            logger.info("results on %s\n%s", name, format_table(rows))
+    for path in _overlays(stages[-1]):
+        logger.info("overlay video: %s", path)
+
+
+def _overlays(stage: Stage) -> list[Path]:
+    return sorted(stage.output_dir.glob("inference/*/overlay_*.mp4"))
+
+
+def _held(directory: Path) -> contextlib.AbstractContextManager[None]:
+    return locked(directory) if is_main() else contextlib.nullcontext()

@@ -1,0 +1,320 @@
+"""The training loop: iterations, losses, updates; everything else is a hook.
+
+The loop is resumable to the bit: iteration ``i`` depends on the weights, on the optimiser and on
+``(seed, rank, i)`` only. All random generators are seeded anew for every iteration, so their states
+need not be saved, and an evaluation in between or a killed process changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import math
+import random
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vidseg.errors import DataError, UserError
+from vidseg.solver import IterationSchedule
+
+from .distributed import agree, rank, world_size
+from .hooks import Hook
+from .precision import Precision
+from .scalars import ScalarHistory
+from .signals import Interrupted, StopSignals
+
+__all__ = ["Trainer", "TrainingError", "seed_iteration"]
+
+logger = logging.getLogger(__name__)
+
+Sample = dict[str, Any]
+_MAX_LOADER_RESTARTS = 3
+_WORKER_DIED = ("DataLoader worker", "data loader process died")
+
+
+class TrainingError(UserError):
+    """Reports a run that cannot go on."""
+
+    exit_code = 1
+
+
+class Trainer:
+    """Minimises the losses of a model over the samples of a loader.
+
+    Args:
+        model: ``model(list[sample])`` gives a flat dict of weighted losses in training mode.
+        optimizer: over the trainable parameters of the model.
+        schedule: sets the learning rates of each iteration.
+        make_loader: gives the stream of batches that starts at an iteration.
+        clip: clips gradients in place and returns their norm.
+        max_iter: iterations of the whole run.
+        precision: mixed precision, off by default.
+        seed: of all random draws.
+        accumulation: parts in which a batch is computed before the update.
+        max_nan_steps: consecutive steps without a finite loss after which the run stops.
+        log_window: over how many iterations scalars are smoothed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: IterationSchedule,
+        make_loader: Callable[[int], Iterable[list[Sample]]],
+        *,
+        clip: Callable[[Iterable[nn.Parameter]], Tensor],
+        max_iter: int,
+        precision: Precision | None = None,
+        seed: int = 0,
+        accumulation: int = 1,
+        max_nan_steps: int = 10,
+        log_window: int = 20,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.make_loader = make_loader
+        self.clip = clip
+        self.max_iter = max_iter
+        self.precision = precision or Precision.off()
+        self.seed = seed
+        self.accumulation = accumulation
+        self.max_nan_steps = max_nan_steps
+        self.scalars = ScalarHistory(log_window)
+        self.hooks: list[Hook] = []
+        self.signals = StopSignals()
+        self.iteration = 0
+        self.stop_reason = ""
+        self.num_nan_steps = 0
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._device = self._parameters[0].device
+        self._parallel = _parallel(model)
+
+    def train(self) -> None:
+        """Runs from ``self.iteration`` to ``self.max_iter`` or until something asks to stop.
+
+        ``self.stop_reason`` is then ``""``, ``"signal"`` or what a hook has set.
+
+        Raises:
+            TrainingError: if the losses stay non-finite.
+        """
+        with self.signals:
+            try:
+                for hook in self.hooks:
+                    hook.before_train(self)
+                self._loop()
+            except Interrupted:
+                self.stop_reason = "signal"
+            for hook in self.hooks:
+                hook.after_train(self)
+
+    def raise_if_stopped(self) -> None:
+        """Ends training before a long pause if any rank was asked to stop.
+
+        Raises:
+            Interrupted: if so.
+        """
+        if self._stop_is_asked():
+            raise Interrupted(self.signals.received or signal.SIGTERM)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Gives everything that a resumed run needs, as tensors and plain containers."""
+        return {
+            "iteration": self.iteration,
+            "seed": self.seed,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.precision.state_dict(),
+            "scalars": self.scalars.state_dict(),
+            "num_nan_steps": self.num_nan_steps,
+            "hooks": {hook.name: state for hook in self.hooks if (state := hook.state_dict())},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over a saved state; hooks must already be in ``self.hooks``.
+
+        Raises:
+            DataError: if it belongs to another model.
+        """
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise DataError(f"the checkpoint belongs to another model: {reason}") from error
+        self.iteration = int(state["iteration"])
+        self.seed = int(state["seed"])
+        self.precision.load_state_dict(state["precision"])
+        self.scalars.load_state_dict(state["scalars"])
+        self.num_nan_steps = int(state["num_nan_steps"])
+        for hook in self.hooks:
+            if hook.name in state["hooks"]:
+                hook.load_state_dict(state["hooks"][hook.name])
+
+    def _loop(self) -> None:
+        batches = self._batches()
+        while self.iteration < self.max_iter and not self.stop_reason:
+            started = time.perf_counter()
+            samples = next(batches)
+            data_time = time.perf_counter() - started
+            self.model.train()
+            self._step(samples)
+            self.iteration += 1
+            self.scalars.put({"time": time.perf_counter() - started, "data_time": data_time})
+            for hook in self.hooks:
+                hook.after_step(self)
+            if self._stop_is_asked():
+                self.stop_reason = "signal"
+
+    def _stop_is_asked(self) -> bool:
+        return agree(self.signals.received is not None, self._device)
+
+    def _batches(self) -> Iterator[list[Sample]]:
+        """Streams batches; a loader whose worker died is started again where it stood."""
+        restarts, last = 0, -1
+        while True:
+            try:
+                yield from self.make_loader(self.iteration)
+                return
+            except (RuntimeError, DataError) as error:
+                if not any(phrase in str(error) for phrase in _WORKER_DIED):
+                    raise
+                restarts = restarts + 1 if last == self.iteration else 1
+                last = self.iteration
+                if restarts > _MAX_LOADER_RESTARTS:
+                    raise TrainingError(
+                        f"data loader workers keep dying at iteration {self.iteration} (out of "
+                        "memory?); lower DATALOADER.NUM_WORKERS and use --resume"
+                    ) from error
+                logger.warning(
+                    "a data loader worker died at iteration %d (out of memory?); the loader "
+                    "starts again there",
+                    self.iteration,
+                )
+
+    def _step(self, samples: list[Sample]) -> None:
+        for sample in samples:
+            sample["iteration"], sample["max_iter"] = self.iteration, self.max_iter
+        seed_iteration(self.seed, rank(), self.iteration)
+        rates = self.schedule.apply(self.iteration)
+        losses = self._accumulate(samples)
+        self.scalars.put({"lr": max(rates)})
+        if losses is None:
+            self.optimizer.zero_grad(set_to_none=True)
+            self._count_nan_step()
+            return
+        if self._update(samples):
+            self.num_nan_steps = 0
+        self.scalars.put({"total_loss": sum(losses.values()), **losses})
+
+    def _accumulate(self, samples: list[Sample]) -> dict[str, float] | None:
+        """Adds up the gradients of the batch; None if a loss is not finite."""
+        sums: dict[str, float] = {}
+        parts = _split(samples, self.accumulation)
+        for index, part in enumerate(parts):
+            with self._synchronised(last=index == len(parts) - 1):
+                with self.precision.autocast():
+                    losses = self._parallel(part)
+                names, values = list(losses), torch.stack([v.float() for v in losses.values()])
+                numbers = values.tolist()
+                finite = all(map(math.isfinite, numbers))
+                if not finite:
+                    bad = [n for n, v in zip(names, numbers, strict=True) if not math.isfinite(v)]
+                    logger.warning(
+                        "iteration %d: %s not finite; the step is skipped. Samples: %s",
+                        self.iteration,
+                        ", ".join(bad),
+                        self._describe_culprits(part),
+                    )
+                if agree(not finite, self._device):
+                    return None
+                share = len(part) / len(samples)
+                if values.requires_grad:
+                    self.precision.backward(values.sum() * share)
+            for name, number in zip(names, numbers, strict=True):
+                sums[name] = sums.get(name, 0.0) + number * share
+        return sums
+
+    def _update(self, samples: list[Sample]) -> bool:
+        """Clips and applies the gradients; False if they are not finite."""
+        self.precision.unscale(self.optimizer)
+        norm = float(self.clip(self._parameters))
+        self.scalars.put({"grad_norm": norm} if math.isfinite(norm) else {})
+        applied = math.isfinite(norm) or self.precision.scales_losses
+        if applied:
+            self.precision.step(self.optimizer)
+        else:
+            logger.warning(
+                "iteration %d: the gradient is not finite; the step is skipped. Samples: %s",
+                self.iteration,
+                "; ".join(map(describe_sample, samples)),
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        if not applied:
+            self._count_nan_step()
+        return applied
+
+    def _count_nan_step(self) -> None:
+        self.num_nan_steps += 1
+        if self.num_nan_steps >= self.max_nan_steps:
+            raise TrainingError(
+                f"{self.num_nan_steps} steps in a row were not finite (SOLVER.MAX_NAN_STEPS) at "
+                f"iteration {self.iteration}; lower SOLVER.BASE_LR or look at the samples above"
+            )
+
+    def _synchronised(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Ranks exchange gradients with the last part of a batch only."""
+        if isinstance(self._parallel, DistributedDataParallel) and not last:
+            return self._parallel.no_sync()
+        return contextlib.nullcontext()
+
+    def _describe_culprits(self, samples: list[Sample]) -> str:
+        """Names the samples with a bad loss; all of them where they cannot be tried one by one."""
+        culprits = []
+        # Criteria may average over the ranks, so a rank cannot run its model alone.
+        if len(samples) > 1 and world_size() == 1:
+            for sample in samples:
+                with torch.no_grad(), self.precision.autocast():
+                    losses = self.model([sample])
+                if not all(bool(torch.isfinite(value)) for value in losses.values()):
+                    culprits.append(sample)
+        return "; ".join(map(describe_sample, culprits or samples))
+
+
+def describe_sample(sample: Sample) -> str:
+    """Names a sample so that a person finds it: video, first file, frames."""
+    files = sample.get("file_names") or [""]
+    return (
+        f"video {sample.get('video_id', '?')}, {files[0]}, "
+        f"frames {list(sample.get('frame_indices', []))}"
+    )
+
+
+def seed_iteration(seed: int, rank: int, iteration: int) -> None:
+    """Seeds Python, NumPy and torch (all devices) as a function of the three numbers."""
+    words = np.random.SeedSequence([seed, rank, iteration]).generate_state(2, np.uint64)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[0]) & 0xFFFFFFFF)  # noqa: NPY002 (for models that use the old API)
+    torch.manual_seed(int(words[1]) & 0x7FFFFFFFFFFFFFFF)
+
+
+def _split(samples: Sequence[Sample], num_parts: int) -> list[list[Sample]]:
+    """Cuts a batch into parts of nearly equal size, never an empty one."""
+    num_parts = min(num_parts, len(samples))
+    bounds = [len(samples) * i // num_parts for i in range(num_parts + 1)]
+    return [list(samples[a:b]) for a, b in itertools.pairwise(bounds)]
+
+
+def _parallel(model: nn.Module) -> nn.Module:
+    if world_size() == 1:
+        return model
+    # Which parameters take part may differ between clips: one without objects has no mask loss.
+    return DistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=False)
