@@ -2,5 +2,14 @@
 
 from .base import Backbone
 from .resnet import ResNet, build_resnet_backbone
+from .timm import TimmBackbone, TorchvisionBackbone
+from .weights import load_backbone_weights
 
-__all__ = ["Backbone", "ResNet", "build_resnet_backbone"]
+__all__ = [
+    "Backbone",
+    "ResNet",
+    "TimmBackbone",
+    "TorchvisionBackbone",
+    "build_resnet_backbone",
+    "load_backbone_weights",
+]

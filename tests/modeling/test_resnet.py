@@ -1,0 +1,91 @@
+"""ResNets: shapes, freezing, names, and torchvision's numbers on the same weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+
+from vidseg.errors import ConfigError
+from vidseg.layers import FrozenBatchNorm2d
+from vidseg.modeling.backbone import ResNet
+from vidseg.modeling.backbone.weights import from_torchvision_resnet
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+def test_output_shape_is_true(depth: int) -> None:
+    model = ResNet(depth, stem_channels=8, res2_channels=8, bottleneck_channels=4, norm="BN").eval()
+    with torch.no_grad():
+        maps = model(torch.randn(1, 3, 64, 96))
+    for name, shape in model.output_shape().items():
+        assert maps[name].shape == (1, shape.channels, 64 // shape.stride, 96 // shape.stride)
+    assert list(maps) == ["res2", "res3", "res4", "res5"]
+
+
+@pytest.mark.parametrize(("depth", "res2"), [(18, 64), (50, 256)])
+def test_equals_torchvision(depth: int, res2: int) -> None:
+    reference = getattr(torchvision.models, f"resnet{depth}")().eval()
+    for buffer in reference.buffers():
+        if buffer.is_floating_point():
+            buffer.uniform_(0.8, 1.2)
+    model = ResNet(depth, res2_channels=res2, norm="FrozenBN").eval()
+    state = from_torchvision_resnet(reference.state_dict())
+    report = model.load_state_dict(state, strict=False)
+    assert not report.missing_keys
+    assert all(
+        n.endswith("num_batches_tracked") or n.startswith("fc.") for n in report.unexpected_keys
+    )
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        y = reference.maxpool(reference.relu(reference.bn1(reference.conv1(x))))
+        y = reference.layer4(reference.layer3(reference.layer2(reference.layer1(y))))
+        torch.testing.assert_close(model(x)["res5"], y, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("freeze_at", range(6))
+def test_freezing(freeze_at: int) -> None:
+    model = ResNet(18, stem_channels=8, res2_channels=8, norm="BN", freeze_at=freeze_at)
+    parts = ["stem", "res2", "res3", "res4", "res5"]
+    for index, name in enumerate(parts):
+        part = model.get_submodule(name)
+        frozen = index < freeze_at
+        assert all(p.requires_grad != frozen for p in part.parameters())
+        assert any(isinstance(m, FrozenBatchNorm2d) for m in part.modules()) == frozen
+
+
+def test_narrow_network_trains_from_nothing() -> None:
+    model = ResNet(18, stem_channels=32, res2_channels=32, norm="BN")
+    assert [s.channels for s in model.output_shape().values()] == [32, 64, 128, 256]
+    maps = model(torch.randn(4, 3, 64, 64))
+    assert all(0.1 < m.detach().std() < 10 for m in maps.values())
+    sum(m.square().mean() for m in maps.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("norm", ["GN", "SyncBN", "", "FrozenBN"])
+def test_other_norms(norm: str) -> None:
+    model = ResNet(18, stem_channels=8, res2_channels=8, norm=norm, out_features=["res3"]).eval()
+    maps = model(torch.randn(1, 3, 33, 47))
+    assert list(maps) == ["res3"]
+    assert not hasattr(model, "res4")
+
+
+def test_stride_in_1x1() -> None:
+    model = ResNet(50, stride_in_1x1=True, stem_channels=8, res2_channels=8, bottleneck_channels=4)
+    block = model.get_submodule("res3")[0]
+    assert block.conv1.stride == (2, 2)
+    assert block.conv2.stride == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depth": 20}, "DEPTH 20"),
+        ({"out_features": ["res6"]}, "res6"),
+        ({"out_features": []}, "names nothing"),
+        ({"freeze_at": 7}, "FREEZE_AT 7"),
+    ],
+)
+def test_errors(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ResNet(**options)
