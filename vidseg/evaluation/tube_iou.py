@@ -21,7 +21,7 @@ from pycocotools import mask as coco_mask
 from vidseg import rle as rle_ops
 from vidseg.rle import RLE
 
-__all__ = ["Tubes", "tube_ious"]
+__all__ = ["Tubes", "check_runs", "tube_ious"]
 
 MAX_PAIR_FRAMES = 1 << 20  # pair-frames looked at together; bounds the memory of the box test
 LAST_CHARACTERS = "P"  # the number that ends an RLE text is written with characters below this one
@@ -50,8 +50,7 @@ class Tubes:
         """Measures the masks of N tracks.
 
         Raises:
-            ValueError: if the runs of an RLE do not add up to its size (pycocotools would read
-                foreign memory or never return on such a mask).
+            ValueError: if an RLE has no size or its counts stop inside a number.
         """
         rows = [list(track) for track in masks]
         lengths = np.array([len(track) for track in rows], dtype=np.int64)
@@ -63,7 +62,7 @@ class Tubes:
         areas, sizes = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         if flat:
             sides = _sizes(flat)
-            areas[present] = _checked_areas(flat, sides)
+            areas[present] = _checked_areas(flat)
             sizes[present] = (sides[:, 0] << 32) + sides[:, 1]
         return cls(rows, lengths, present, areas, sizes)
 
@@ -108,6 +107,9 @@ def tube_ious(rows: Tubes, columns: Tubes, *, min_iou: float = 0.0) -> np.ndarra
 
     Returns:
         float64 ``(N, M)``.
+
+    Raises:
+        ValueError: if the runs of a mask that had to be looked at do not add up to its size.
     """
     result = np.zeros((len(rows), len(columns)))
     frames = min(rows.present.shape[1], columns.present.shape[1])
@@ -124,7 +126,7 @@ def tube_ious(rows: Tubes, columns: Tubes, *, min_iou: float = 0.0) -> np.ndarra
         # intersection / (total - intersection) < min_iou, with a pixel to spare for rounding
         hopeless = bound.sum(axis=2) * (1 + min_iou) < min_iou * totals - 1
         bound[hopeless] = 0
-        shared = _intersections(rows.masks[part], columns.masks, bound)
+        shared = _intersections(rows, columns, part, bound)
         unions = totals - shared
         np.divide(shared, unions, out=result[part], where=unions > 0)
     return result
@@ -162,22 +164,31 @@ def _pair_areas(rows: Tubes, columns: Tubes, part: slice, bound: np.ndarray) -> 
     return ((row_areas[:, None] + column_areas[None]) * counts).sum(axis=2)
 
 
-def _intersections(
-    rows: list[list[RLE | None]], columns: list[list[RLE | None]], bound: np.ndarray
-) -> np.ndarray:
+def _intersections(rows: Tubes, columns: Tubes, part: slice, bound: np.ndarray) -> np.ndarray:
     """Sums the intersections over the frames whose bound is positive, int64 ``(N, M)``."""
     shared = np.zeros(bound.shape[:2], dtype=np.int64)
-    places = np.nonzero(bound > 0)
+    meets: np.ndarray = bound > 0
+    places = np.nonzero(meets)
     if len(places[0]):
+        rows = rows.select(range(len(rows))[part])
+        _check_used(rows, np.asarray(meets.any(axis=1)))
+        _check_used(columns, np.asarray(meets.any(axis=0)))
         # One merge per pair-frame: a matrix call of pycocotools would also compute the pairs that
         # were just ruled out, and costs as much as four merges before it starts.
         merge = coco_mask.merge
         both = [
-            merge([rows[row][frame], columns[column][frame]], True)
+            merge([rows.masks[row][frame], columns.masks[column][frame]], True)
             for row, column, frame in zip(*(axis.tolist() for axis in places), strict=True)
         ]
         np.add.at(shared, places[:2], rle_ops.area(both))
     return shared
+
+
+def _check_used(tubes: Tubes, is_used: np.ndarray) -> None:
+    """Checks the masks at the given places, bool ``(N, T)``, before C code compares them."""
+    places = zip(*(axis.tolist() for axis in np.nonzero(is_used)), strict=True)
+    masks: list[Any] = [tubes.masks[row][frame] for row, frame in places]
+    check_runs(masks, tubes.areas[:, : is_used.shape[1]][is_used])
 
 
 def _sizes(masks: list[RLE]) -> np.ndarray:
@@ -196,28 +207,43 @@ def _is_size(size: Any) -> bool:
     )
 
 
-def _checked_areas(masks: list[RLE], sides: np.ndarray) -> np.ndarray:
-    """Gives the areas after checking that runs of 0 and runs of 1 together cover the mask."""
-    texts = [mask["counts"] for mask in masks]
-    texts = [text.decode("latin-1") if isinstance(text, bytes) else text for text in texts]
-    # A text that stops inside a number would be read beyond its end.
-    if not all(text and text[-1] < LAST_CHARACTERS for text in texts):
-        raise ValueError("an RLE is damaged: its counts stop inside a number")
-    first, tails = _first_runs(texts)
-    pixels = sides.prod(axis=1)
-    areas = rle_ops.area(masks)
+def check_runs(masks: Sequence[RLE], areas: np.ndarray) -> None:
+    """Checks that the runs of masks add up to their sizes.
+
+    On a mask where they do not, pycocotools would read foreign memory or never return.
+
+    Args:
+        masks: N RLEs.
+        areas: their areas.
+
+    Raises:
+        ValueError: if one is damaged.
+    """
+    first, tails = _first_runs([_text(mask) for mask in masks])
     # Without its first number an RLE has its runs of 0 where the runs of 1 were, so that the area
     # of the rest counts them. (The other runs come out wrong, as numbers are stored as differences
     # to the one before the last, but an area does not look at them.)
-    rests = [
-        {"size": size, "counts": tail} for size, tail in zip(sides.tolist(), tails, strict=True)
-    ]
-    zeros = first + rle_ops.area(rests)
-    wrong = np.flatnonzero(areas + zeros != pixels)
-    if len(wrong):
-        size = masks[wrong[0]]["size"]
-        raise ValueError(f"an RLE is damaged: its runs do not add up to its size {list(size)}")
-    return areas
+    rests = [{"size": (1, 1), "counts": tail} for tail in tails]
+    covered = areas + first + rle_ops.area(rests)
+    for mask, number in zip(masks, covered.tolist(), strict=True):
+        height, width = mask["size"]
+        if number != height * width:
+            size = [height, width]
+            raise ValueError(
+                f"an RLE is damaged: its runs cover {number} pixels, its size is {size}"
+            )
+
+
+def _checked_areas(masks: list[RLE]) -> np.ndarray:
+    # A text that stops inside a number would be read beyond its end.
+    if not all(text and text[-1] < LAST_CHARACTERS for text in map(_text, masks)):
+        raise ValueError("an RLE is damaged: its counts stop inside a number")
+    return rle_ops.area(masks)
+
+
+def _text(mask: RLE) -> str:
+    counts = mask["counts"]
+    return counts.decode("latin-1") if isinstance(counts, bytes) else counts
 
 
 def _first_runs(texts: list[str]) -> tuple[np.ndarray, list[str]]:

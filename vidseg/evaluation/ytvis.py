@@ -12,9 +12,11 @@ detection limits, L = A * O.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,21 +203,15 @@ def score_ytvis(
     Raises:
         DataError: see there.
     """
-    truth = load_ground_truth(gt, occlusion=occlusion)
-    predictions = load_results(results, truth)
-    _warn(truth, predictions, occlusion=occlusion, strict=strict)
-    groups = [truth.category_ids] if class_agnostic else [[key] for key in truth.category_ids]
-    ranges = Ranges.build(occlusion=occlusion)
-    annotated, predicted = group_tracks(truth.tracks), group_tracks(predictions)
-    curves = []
-    for group in groups:
-        matches = []
-        for video in truth.video_ids:
-            ours = [track for key in group for track in predicted.get((video, key), ())]
-            theirs = [track for key in group for track in annotated.get((video, key), ())]
-            if ours or theirs:
-                matches.append(_match_video(ours, theirs, ranges, strict=strict))
-        curves.append(accumulate(matches, len(ranges)))
+    with _no_garbage_collection():
+        truth = load_ground_truth(gt, occlusion=occlusion)
+        predictions = load_results(results, truth)
+        _warn(truth, predictions, occlusion=occlusion, strict=strict)
+        all_classes = dict.fromkeys(truth.category_ids, 0)
+        classes = all_classes if class_agnostic else {k: i for i, k in enumerate(all_classes)}
+        ranges = Ranges.build(occlusion=occlusion)
+        matches = _match_videos(truth, predictions, classes, ranges, strict=strict)
+        curves = [accumulate(of_class, len(ranges)) for of_class in matches]
     precision, recall, scores = (
         _unflatten(np.stack(parts, axis=-3), occlusion=occlusion)
         for parts in zip(*curves, strict=True)
@@ -225,18 +221,98 @@ def score_ytvis(
     return YTVISScores(ids, names, precision, recall, scores, has_occlusion=occlusion)
 
 
-def _match_video(
-    predictions: Sequence[Track], truths: Sequence[Track], ranges: Ranges, *, strict: bool
+def _match_videos(
+    truth: GroundTruth,
+    predictions: Sequence[Track],
+    classes: Mapping[Any, int],
+    ranges: Ranges,
+    *,
+    strict: bool,
+) -> list[list[Matches]]:
+    """Compares the tracks of all videos, by ascending video id.
+
+    Args:
+        truth: annotations.
+        predictions: predicted tracks.
+        classes: category id -> class; several categories may form one class.
+        ranges: what is scored.
+        strict: see ``evaluate_ytvis``.
+
+    Returns:
+        Per class, the matches of every video in which it occurs.
+    """
+    annotated = group_tracks(truth.tracks, classes)
+    predicted = group_tracks(predictions, classes)
+    # classes without any ground truth are undefined whatever was predicted
+    is_annotated = {number for groups in annotated.values() for number in groups}
+    matches: list[list[Matches]] = [[] for _ in range(max(classes.values(), default=-1) + 1)]
+    for video in truth.video_ids:
+        theirs = annotated.get(video, {})
+        ours = {
+            # a stable sort: equal scores keep their order in the file
+            number: sorted(tracks, key=lambda track: -track.score)[: DETECTION_LIMITS[-1]]
+            for number, tracks in predicted.get(video, {}).items()
+            if number in is_annotated
+        }
+        tubes = _TubesByClass(ours, "the results")
+        true_tubes = _TubesByClass(theirs, "the ground truth")
+        for number in sorted({*ours, *theirs}):
+            predicted_tubes = tubes.of(number)
+            matches[number].append(
+                _match(
+                    ours.get(number, []),
+                    theirs.get(number, []),
+                    _ious(predicted_tubes, true_tubes.of(number), video),
+                    ranges.outside_area(predicted_tubes.mean_areas()),
+                    ranges,
+                    strict=strict,
+                )
+            )
+    return matches
+
+
+def _ious(tubes: Tubes, true_tubes: Tubes, video: Any) -> np.ndarray:
+    try:
+        return tube_ious(tubes, true_tubes, min_iou=IOU_THRESHOLDS[0])
+    except ValueError as error:
+        raise DataError(f"video {video!r}, results or ground truth: {error}") from None
+
+
+class _TubesByClass:
+    """The tracks of one video, measured together and handed out by class."""
+
+    def __init__(self, groups: Mapping[int, Sequence[Track]], what: str) -> None:
+        tracks = [track for group in groups.values() for track in group]
+        try:
+            self._all = Tubes.from_masks([track.masks for track in tracks])
+        except ValueError as error:
+            raise DataError(f"{what}, video {tracks[0].video_id!r}: {error}") from None
+        self._rows: dict[int, range] = {}
+        start = 0
+        for number, group in groups.items():
+            self._rows[number] = range(start, start + len(group))
+            start += len(group)
+
+    def of(self, number: int) -> Tubes:
+        """Gives the tracks of one class."""
+        return self._all.select(self._rows.get(number, range(0)))
+
+
+def _match(
+    predictions: Sequence[Track],
+    truths: Sequence[Track],
+    ious: np.ndarray,
+    outside: np.ndarray,
+    ranges: Ranges,
+    *,
+    strict: bool,
 ) -> Matches:
-    """Compares the tracks of one video and class."""
-    # a stable sort: equal scores keep their order in the file
-    kept = sorted(predictions, key=lambda track: -track.score)[: DETECTION_LIMITS[-1]]
-    tubes, true_tubes = _tubes(kept, "the results"), _tubes(truths, "the ground truth")
+    """Matches the tracks of one video and class, predictions by falling score."""
     is_crowd = np.array([track.is_crowd for track in truths], dtype=bool)
     return match_tracks(
-        tube_ious(tubes, true_tubes, min_iou=IOU_THRESHOLDS[0]),
-        np.array([track.score for track in kept], dtype=np.float64),
-        outside=ranges.outside_area(tubes.mean_areas()),
+        ious,
+        np.array([track.score for track in predictions], dtype=np.float64),
+        outside=outside,
         ignored=ranges.ignored(
             np.array([track.area for track in truths], dtype=np.float64),
             np.array([track.occlusion for track in truths], dtype=np.float64),
@@ -247,12 +323,16 @@ def _match_video(
     )
 
 
-def _tubes(tracks: Sequence[Track], what: str) -> Tubes:
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Keeps the collector from walking over a million masks again and again; no cycles arise."""
+    was_enabled = gc.isenabled()
+    gc.disable()
     try:
-        return Tubes.from_masks([track.masks for track in tracks])
-    except ValueError as error:
-        video = tracks[0].video_id
-        raise DataError(f"{what}, video {video!r}: {error}") from None
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _unflatten(array: np.ndarray, *, occlusion: bool) -> np.ndarray:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -266,9 +265,26 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def group_tracks(tracks: Iterable[Track]) -> dict[tuple[Any, Any], list[Track]]:
-    """Sorts tracks by (video id, category id), keeping their order."""
-    groups: dict[tuple[Any, Any], list[Track]] = defaultdict(list)
+def group_tracks(
+    tracks: Iterable[Track], classes: Mapping[Any, int]
+) -> dict[Any, dict[int, list[Track]]]:
+    """Sorts tracks by video id and class.
+
+    Args:
+        tracks: of any number of videos; those of categories that are not in ``classes`` are left
+            out.
+        classes: category id -> class, in ascending order of category ids.
+
+    Returns:
+        video id -> class -> tracks; where several categories form a class, by ascending category
+        id, then in the given order.
+    """
+    by_category: dict[Any, list[Track]] = {category_id: [] for category_id in classes}
     for track in tracks:
-        groups[track.video_id, track.category_id].append(track)
+        by_category.get(track.category_id, []).append(track)
+    groups: dict[Any, dict[int, list[Track]]] = {}
+    for category_id, members in by_category.items():
+        for track in members:
+            group = groups.setdefault(track.video_id, {})
+            group.setdefault(classes[category_id], []).append(track)
     return groups
