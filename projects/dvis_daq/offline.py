@@ -12,6 +12,7 @@ from vidseg.modeling.build import META_ARCH_REGISTRY
 from vidseg.modeling.criterion import SetCriterion
 from vidseg.modeling.meta_arch.base import VideoSession
 
+from .head_start import lacks_part, start_refiner_heads
 from .offline_training import offline_losses
 from .online import OnlineModel
 from .refiner import TemporalRefiner
@@ -53,6 +54,12 @@ class OfflineModel(OnlineModel):
     def frozen_parts(self) -> list[nn.Module]:
         """Gives the parts that were trained before, now with the tracker."""
         return [*super().frozen_parts(), self.tracker]
+
+    def warm_start(self, missing: Sequence[str]) -> None:
+        """Starts parts that the initial weights do not hold; see the base class."""
+        super().warm_start(missing)
+        if self.training_settings.refiner_head_start and lacks_part("refiner", missing):
+            start_refiner_heads(self.refiner, self.tracker)
 
     def losses(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Gives the weighted losses of a batch of clips."""

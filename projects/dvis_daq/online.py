@@ -12,6 +12,7 @@ from vidseg.modeling.build import META_ARCH_REGISTRY
 from vidseg.modeling.meta_arch.base import SegmenterBase, VideoSession
 
 from .criterion import DAQCriterion
+from .head_start import lacks_part, start_tracker_heads
 from .memory import TrackRules
 from .online_training import online_losses
 from .sessions import OnlineSession, TrackingParts
@@ -82,6 +83,15 @@ class OnlineModel(SegmenterBase):
         for part in self.frozen_parts():
             part.eval()
         return self
+
+    def warm_start(self, missing: Sequence[str]) -> None:
+        """Starts parts that the initial weights do not hold, where the settings say so.
+
+        Args:
+            missing: names of the parameters that no file gave.
+        """
+        if self.training_settings.tracker_head_start and lacks_part("tracker", missing):
+            start_tracker_heads(self.tracker, self.sem_seg_head.predictor)
 
     def losses(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Gives the weighted losses of a batch of clips."""

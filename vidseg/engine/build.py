@@ -52,6 +52,9 @@ def build_initial_model(cfg: CfgNode, weights: str | Path = "") -> nn.Module:
         cfg: reads ``SEED`` and ``MODEL``.
         weights: file to start from; if empty, ``MODEL.WEIGHTS``; if that is empty too, the backbone
             alone is loaded from ``MODEL.BACKBONE.WEIGHTS``.
+
+    A model that offers ``warm_start(missing)`` is told which parameters the file did not give, so
+    that it can start them from parts of its own.
     """
     from vidseg.modeling import build_model
 
@@ -59,7 +62,10 @@ def build_initial_model(cfg: CfgNode, weights: str | Path = "") -> nn.Module:
     model = build_model(cfg)
     weights = weights or cfg.MODEL.WEIGHTS
     if weights:
-        load_weights(model, weights)
+        report = load_weights(model, weights)
+        warm_start = getattr(model, "warm_start", None)
+        if warm_start is not None:
+            warm_start(report.missing)
     elif cfg.MODEL.BACKBONE.WEIGHTS:
         backbone = model.get_submodule("backbone")
         load = getattr(backbone, "load_pretrained", None)
