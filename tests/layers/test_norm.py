@@ -43,11 +43,13 @@ def test_batch_norm_still_learns_its_statistics() -> None:
     assert conv.norm.running_mean.abs().sum() > 0
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (48, 24), (20, 20), (7, 7), (66, 22)])
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(64, 32), (32, 32), (48, 24), (20, 10), (7, 1), (66, 22), (1, 1)]
+)
 def test_group_norm_takes_the_largest_divisor(channels: int, groups: int) -> None:
     assert build_norm("GN", channels).num_groups == groups
 
 
 def test_unknown_norm() -> None:
-    with pytest.raises(ConfigError, match="'XN'.*FrozenBN"):
+    with pytest.raises(ConfigError, match=r"'XN'.*FrozenBN"):
         build_norm("XN", 4)

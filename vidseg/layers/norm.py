@@ -115,7 +115,7 @@ def build_norm(name: str, channels: int) -> nn.Module | None:
 
     Args:
         name: ``"FrozenBN"``, ``"BN"``, ``"SyncBN"``, ``"GN"`` or ``""`` for none.
-        channels: number of channels; group norm takes 32 groups or the next divisor below.
+        channels: number of channels; group norm takes 32 groups if they divide.
 
     Raises:
         ConfigError: if there is no norm of that name.
@@ -135,8 +135,12 @@ def build_norm(name: str, channels: int) -> nn.Module | None:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Builds a group norm of 32 groups, or of the next smaller number that divides."""
-    groups = next(groups for groups in range(32, 0, -1) if channels % groups == 0)
+    """Builds a group norm of 32 groups; for other widths, of fewer with two channels or more.
+
+    A group of one channel would take away the channel's mean in every image.
+    """
+    most = 32 if channels % 32 == 0 else max(min(32, channels // 2), 1)
+    groups = next(groups for groups in range(most, 0, -1) if channels % groups == 0)
     return nn.GroupNorm(groups, channels)
 
 

@@ -52,7 +52,7 @@ class TimmBackbone(Backbone):
             probe = timm.create_model(name, features_only=True, pretrained=False)
         except (RuntimeError, AttributeError, AssertionError) as error:
             raise _no_pyramid(f"timm/{name}", ()) from error
-        strides = probe.feature_info.reduction()
+        strides: list[int] = probe.feature_info.reduction()  # type: ignore
         _require_pyramid(f"timm/{name}", strides)
         # The last map of each stride: it has passed through the most layers.
         wanted = [len(strides) - 1 - strides[::-1].index(stride) for stride in _NAMES]
@@ -61,7 +61,7 @@ class TimmBackbone(Backbone):
         )
         # Some models hand their maps on with channels last.
         self.channels_last = getattr(self.body, "output_fmt", "NCHW") == "NHWC"
-        channels = self.body.feature_info.channels()
+        channels: list[int] = self.body.feature_info.channels()  # type: ignore
         self._shapes = {
             _NAMES[stride]: ShapeSpec(channels=c, stride=stride)
             for stride, c in zip(_NAMES, channels, strict=True)
