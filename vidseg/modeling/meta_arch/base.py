@@ -181,8 +181,20 @@ class SegmenterBase(nn.Module):
             size: as in ``preprocess``.
             keep_aux: whether to keep the predictions of earlier layers; by default in training.
         """
-        features = self.backbone(self.preprocess(frames, size=size))
+        features = self._features(self.preprocess(frames, size=size))
         return self.sem_seg_head(features, keep_aux=keep_aux)
+
+    def _features(self, x: Tensor) -> dict[str, Tensor]:
+        """Feature maps of normalised frames ``(B, 3, Hp, Wp)``.
+
+        On a CPU the rounding of a convolution depends on the batch, and a threshold in the decoder
+        or the tracker can turn rounding into another result: frames go one by one there, so that
+        the window size changes nothing. At video size that costs no time.
+        """
+        if self.training or x.device.type != "cpu" or len(x) <= 1:
+            return self.backbone(x)
+        frames = [self.backbone(frame) for frame in x.split(1)]
+        return {name: torch.cat([f[name] for f in frames]) for name in frames[0]}
 
     def batch_frames(self, samples: Sequence[Sample]) -> tuple[Tensor, Size]:
         """Joins the frames of clips that may differ in length and size.
