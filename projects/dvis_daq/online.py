@@ -108,10 +108,11 @@ class OnlineModel(SegmenterBase):
 
     def parts(self) -> TrackingParts:
         """Gives what a session needs of the model."""
+        predictor: Any = self.sem_seg_head.predictor
         return TrackingParts(
             segment=self.segment,
             tracker=self.tracker,
-            query_table=self.sem_seg_head.predictor.query_feat.weight,
+            query_table=predictor.query_feat.weight,
             rules=self.rules,
             settings=self.result_settings,
         )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vidseg.modeling.transformer_decoder import DecoderOutput
+from vidseg.rle import RLE
 from vidseg.structures import VideoInstances
 
 from .inference import FrameTracks, track_window, without_noise
@@ -99,7 +100,7 @@ class TrackingState:
         return self.ended.joined(self.memory.as_ended())
 
     def result(
-        self, selection: Selection, ids: Tensor, masks: list, frames: range
+        self, selection: Selection, ids: Tensor, masks: list[list[RLE | None]], frames: range
     ) -> VideoInstances:
         """Packs what was selected; ``ids`` and ``masks`` are those of the selected pairs."""
         size, indices = self._size_and_indices(frames)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vidseg.projects.dvis_daq.inference import best_tracks, gather_sequences, without_noise
+from vidseg.projects.dvis_daq.inference import without_noise
 from vidseg.projects.dvis_daq.memory import (
     EndedTracks,
     PositionMemory,
@@ -17,6 +17,7 @@ from vidseg.projects.dvis_daq.memory import (
     foreground_score,
     plan_step,
 )
+from vidseg.projects.dvis_daq.sequences import best_tracks, gather_sequences
 
 CHANNELS, LOGITS = 4, 3
 

@@ -7,8 +7,9 @@ import torch
 
 from tests.golden_utils import GoldenCase, load_case
 from vidseg.modeling.transformer_decoder.masked import DecoderOutput
-from vidseg.projects.dvis_daq.inference import FrameTracks, track_clip, track_window
+from vidseg.projects.dvis_daq.inference import FrameTracks, track_window
 from vidseg.projects.dvis_daq.memory import EndedTracks, TrackMemory, TrackRules, foreground_score
+from vidseg.projects.dvis_daq.sequences import track_clip
 from vidseg.projects.dvis_daq.tracker import (
     Frame,
     LiveTracks,
@@ -177,7 +178,8 @@ def test_window_size_changes_nothing(size, case, tracker, clip) -> None:
 def test_clip_for_training_holds_sequences_and_masks(case, tracker, clip) -> None:
     golden = {key[2:]: value for key, value in case.outputs.items() if key.startswith("C_")}
     rules = TrackRules(0.85, 0.5, 0.6, "gate", max_missed=4, min_length=5).for_training()
-    sequences, masks = track_clip(tracker, clip, rules, case.inputs["seg_query_feat"])
+    sequences = track_clip(tracker, clip, rules, case.inputs["seg_query_feat"])
+    masks = sequences.masks
 
     # Short tracks count as noise unless they last to the end.
     last = golden["sT"] + golden["length"]
