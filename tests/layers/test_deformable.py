@@ -33,14 +33,43 @@ def slow(value: Tensor, sizes: list[tuple[int, int]], grid: Tensor, weights: Ten
     return out.flatten(2)
 
 
-def test_sampling_equals_a_loop() -> None:
+@pytest.mark.parametrize("graph", [False, True])
+def test_sampling_equals_a_loop(graph: bool) -> None:
     total = sum(h * w for h, w in SIZES)
     value = torch.randn(2, total, 2, 3, dtype=torch.float64)
     grid = torch.rand(2, 4, 2, 2, 3, 2, dtype=torch.float64) * 3 - 1.5  # partly outside
     weights = torch.rand(2, 4, 2, 2, 3, dtype=torch.float64)
-    torch.testing.assert_close(
-        sample_levels(value, SIZES, grid, weights), slow(value, SIZES, grid, weights)
-    )
+    found = sample_levels(value.requires_grad_(graph), SIZES, grid, weights)
+    assert found.requires_grad == graph
+    torch.testing.assert_close(found.detach(), slow(value.detach(), SIZES, grid, weights))
+
+
+def test_both_ways_of_sampling_agree_at_and_beyond_the_border() -> None:
+    total = sum(h * w for h, w in SIZES)
+    value, weights = torch.randn(3, total, 2, 4), torch.rand(3, 300, 2, 2, 3)
+    grid = torch.randn(3, 300, 2, 2, 3, 2) * 1.5
+    grid[:, :50] = torch.randint(-4, 5, grid[:, :50].shape) / 2  # exactly on borders and centres
+    grid[:, 50:60] *= 1e6
+    plain = sample_levels(value, SIZES, grid, weights)
+    graph = sample_levels(value.requires_grad_(), SIZES, grid, weights)
+    torch.testing.assert_close(plain, graph.detach())
+
+
+def test_diverged_places_do_not_crash() -> None:
+    total = sum(h * w for h, w in SIZES)
+    grid = torch.full((1, 2, 2, 2, 3, 2), float("nan"))
+    grid[0, 1] = float("inf")
+    out = sample_levels(torch.randn(1, total, 2, 4), SIZES, grid, torch.rand(1, 2, 2, 2, 3))
+    assert out.shape == (1, 2, 8)
+
+
+def test_autocast() -> None:
+    attention = MSDeformAttn(16, 2, num_heads=4)
+    total = sum(h * w for h, w in SIZES)
+    args = (torch.randn(2, 5, 16), torch.rand(5, 2), torch.randn(2, total, 16), SIZES)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = attention(*args)
+    torch.testing.assert_close(found.float(), attention(*args), atol=0.05, rtol=0.05)
 
 
 def test_centres_are_cell_centres() -> None:
