@@ -87,18 +87,26 @@ class SampleLoader:
             multiprocessing_context=self.start_method if parallel else None,
         )
         loaded = iter(loader)
-        for items in self.batches():
-            try:
-                batch = next(loaded)
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                raise DataError(self._death_message(items, str(error))) from None
-            for outcome in batch:
-                if isinstance(outcome, Failure):
-                    _logger.debug("%s", outcome.trace)
-                    raise outcome.error
-            yield batch
+        try:
+            for items in self.batches():
+                batch = self._next(loaded, items)
+                for outcome in batch:
+                    if isinstance(outcome, Failure):
+                        _logger.debug("%s", outcome.trace)
+                        raise outcome.error
+                yield batch
+        finally:
+            # Ends the workers now; left to a traceback or the garbage collector it takes seconds.
+            del loaded
+
+    def _next(self, loaded: Iterator[Any], items: list[Any]) -> list[Any]:
+        try:
+            batch: list[Any] = next(loaded)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(self._death_message(items, str(error))) from None
+        return batch
 
     def _death_message(self, items: list[Any], reason: str) -> str:
         places = "; ".join(sorted({self.source.describe(item) for item in items}))
@@ -309,9 +317,11 @@ def _num_workers(cfg: Any) -> int:
 
 def _init_worker(_: int) -> None:
     torch.set_num_threads(1)
-    # The main process decides what an interrupt means; it ends the workers when it is done.
+    # A signal to the whole process group must not end the workers: the main process decides what
+    # it means, and may want to finish its step. It still ends them one by one by SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
 
 
 def _video_bytes(record: Record) -> int:

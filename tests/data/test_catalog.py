@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+
+from vidseg.data.catalog import Catalog, DatasetCatalog, Records
+from vidseg.data.categories import FAMILIES, category_map
+from vidseg.errors import DataError
+
+
+def test_published_names_are_known_with_their_classes() -> None:
+    for name, count in (("ytvis_2019_train", 40), ("ytvis_2022_val", 40), ("ovis_val", 25)):
+        assert len(DatasetCatalog.metadata(name).classes) == count
+    assert "coco2ytvis2021_train" in DatasetCatalog
+    assert "shapes_vis_standard_train" in DatasetCatalog
+
+
+def test_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", "/old")
+    assert DatasetCatalog.metadata("ovis_val").image_root == "/old/ovis/valid"
+    monkeypatch.setenv("VIDSEG_DATASETS", "/new")
+    assert DatasetCatalog.metadata("ovis_val").json_file.startswith("/new/ovis/annotations/")
+
+
+def test_missing_public_set_tells_what_is_expected() -> None:
+    with pytest.raises(DataError, match=r"ytvis_2019/train.json is missing.*JPEGImages/<video>"):
+        DatasetCatalog.get("ytvis_2019_train")
+
+
+def test_unknown_name_gives_the_nearest() -> None:
+    with pytest.raises(DataError, match="'ovis_trian'.*nearest: ovis_train"):
+        DatasetCatalog.get("ovis_trian")
+    with pytest.raises(DataError, match=r"no such file: nowhere\.json"):
+        DatasetCatalog.resolve("nowhere.json")
+
+
+def test_path_is_a_name(small_set) -> None:
+    name = DatasetCatalog.resolve(str(small_set.path))
+    assert len(DatasetCatalog.get(name)) == 2
+    known = DatasetCatalog.metadata(str(small_set.path))
+    assert known.classes == ["bar", "square"]
+    assert known.category_ids == [3, 7]
+    assert known.image_root.endswith("JPEGImages")
+
+
+def test_registering_twice() -> None:
+    catalog = Catalog()
+
+    def load() -> Records:
+        return Records([], classes=["a"], category_ids=[1])
+
+    catalog.register("mine", load)
+    catalog.register("mine", load)
+    with pytest.raises(ValueError, match="registered already"):
+        catalog.register("mine", lambda: Records())
+    catalog.register("mine", lambda: [], override=True, classes=["b"])
+    assert catalog.metadata("mine").category_ids == [1]
+    with pytest.raises(ValueError, match="unknown metadata"):
+        catalog.register("other", load, clases=["a"])
+
+
+def test_records_are_kept_only_while_used(small_set) -> None:
+    records = DatasetCatalog.get(str(small_set.path))
+    assert DatasetCatalog.get(str(small_set.path)) is records
+
+
+def test_coco_classes_become_those_of_the_target() -> None:
+    ovis = DatasetCatalog.metadata("ovis_train")
+    source = type(ovis)("coco", ["person", "bicycle", "bench"], [1, 2, 15], family="coco")
+    assert category_map(source, ovis).tolist() == [0, 20, -1]
+
+
+def test_other_classes_are_matched_by_name() -> None:
+    ovis = DatasetCatalog.metadata("ovis_train")
+    other = DatasetCatalog.metadata("ytvis_2021_train")
+    mapped = category_map(other, ovis)
+    names = FAMILIES["ytvis_2021"]
+    assert mapped[names.index("giant_panda")] == FAMILIES["ovis"].index("Giant_panda")
+    assert mapped[names.index("flying_disc")] == -1
+    nothing = type(ovis)("mine", ["gizmo"], [1])
+    with pytest.raises(DataError, match="DATASET_NEED_MAP.*gizmo"):
+        category_map(nothing, ovis)
