@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+
 import numpy as np
 import pytest
 import torch
 
-from tests.golden_utils import GoldenCase, load_case
+from tests.golden_utils import GOLDEN, GoldenCase, load_case
 from vidseg.config import load_config
 from vidseg.modeling import build_model
 from vidseg.modeling.meta_arch.base import SegmenterBase
@@ -155,3 +158,20 @@ def test_window_size_changes_nothing(window, offline, online) -> None:
         finally:
             model.window_size = size
         assert_same_instances(result, case.outputs)
+
+
+@pytest.mark.parametrize(
+    "name", ["ovis_DAQ_Online_R50", "ovis_DAQ_Offline_R50", "ytvis19_DAQ_Online_R50"]
+)
+def test_names_and_shapes_of_published_weights(name) -> None:
+    folder = GOLDEN / "dvis_daq" / "official_keys"
+    entries = json.loads(gzip.decompress((folder / f"{name}.json.gz").read_bytes()))
+    cfg = load_config(folder / f"{name}.config.yaml", ["MODEL.DEVICE", "meta"])
+    with torch.device("meta"):
+        model = build_model(cfg)
+    own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    assert own == {key: tuple(shape) for key, shape, *_ in entries}
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert (
+        learning == json.loads((folder / "summary.json").read_text())[name]["trainable_parameters"]
+    )
