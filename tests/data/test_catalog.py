@@ -27,7 +27,7 @@ def test_missing_public_set_tells_what_is_expected() -> None:
 
 
 def test_unknown_name_gives_the_nearest() -> None:
-    with pytest.raises(DataError, match="'ovis_trian'.*nearest: ovis_train"):
+    with pytest.raises(DataError, match=r"'ovis_trian'.*nearest: ovis_train"):
         DatasetCatalog.get("ovis_trian")
     with pytest.raises(DataError, match=r"no such file: nowhere\.json"):
         DatasetCatalog.resolve("nowhere.json")
@@ -77,5 +77,5 @@ def test_other_classes_are_matched_by_name() -> None:
     assert mapped[names.index("giant_panda")] == FAMILIES["ovis"].index("Giant_panda")
     assert mapped[names.index("flying_disc")] == -1
     nothing = type(ovis)("mine", ["gizmo"], [1])
-    with pytest.raises(DataError, match="DATASET_NEED_MAP.*gizmo"):
+    with pytest.raises(DataError, match=r"DATASET_NEED_MAP.*gizmo"):
         category_map(nothing, ovis)

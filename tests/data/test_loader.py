@@ -72,7 +72,7 @@ def test_ranks_split_the_batch(cfg) -> None:
 
 
 def test_batch_must_fit_the_processes(cfg) -> None:
-    with pytest.raises(ConfigError, match="IMS_PER_BATCH 4 must be a positive multiple .* 3"):
+    with pytest.raises(ConfigError, match=r"IMS_PER_BATCH 4 must be a positive multiple .* 3"):
         build_train_loader(cfg, rank=0, world_size=3)
 
 

@@ -112,7 +112,7 @@ def test_broken_file_is_told_in_one_sentence(small_set, change: Change, message:
 
 def test_no_json(small_set) -> None:
     small_set.path.write_text('{"videos": [\n  {"id": 1,, }\n]}')
-    with pytest.raises(DataError, match="not valid json: .* in line 2"):
+    with pytest.raises(DataError, match=r"not valid json: .* in line 2"):
         _read(small_set)
     small_set.path.write_text("[1]")
     with pytest.raises(DataError, match="holds a list"):
@@ -121,13 +121,13 @@ def test_no_json(small_set) -> None:
     with pytest.raises(DataError, match="not UTF-8"):
         _read(small_set)
     small_set.path.unlink()
-    with pytest.raises(DataError, match="cannot read .*No such file"):
+    with pytest.raises(DataError, match=r"cannot read .*No such file"):
         _read(small_set)
 
 
 def test_missing_frame_folder(small_set) -> None:
     (small_set.folder / "JPEGImages").rename(small_set.folder / "elsewhere")
-    with pytest.raises(DataError, match="the frames of .* are missing: there is no .*v2/000.png"):
+    with pytest.raises(DataError, match=r"the frames of .* are missing: there is no .*v2/000.png"):
         _read(small_set)
 
 
