@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from vidseg.data.catalog import Catalog, DatasetCatalog, Records
@@ -79,3 +82,11 @@ def test_other_classes_are_matched_by_name() -> None:
     nothing = type(ovis)("mine", ["gizmo"], [1])
     with pytest.raises(DataError, match=r"DATASET_NEED_MAP.*gizmo"):
         category_map(nothing, ovis)
+
+
+def test_names_need_no_torch() -> None:
+    code = (
+        "import sys; from vidseg.data import DatasetCatalog; DatasetCatalog.metadata('ovis_val');"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

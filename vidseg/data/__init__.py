@@ -1,9 +1,19 @@
-"""Data sets, transforms, mappers, samplers and loaders."""
+"""Data sets, transforms, mappers, samplers and loaders.
+
+Names and files of data sets are available without torch; mappers and loaders bring it when used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from .catalog import DatasetCatalog, Metadata, Record, Records, dataset_root
-from .clip_mapper import DATASET_MAPPER_REGISTRY, ClipMapper, PseudoClipMapper, load_frames
-from .loader import SampleLoader, build_test_loader, build_train_loader, check_num_classes
 from .ytvis import load_ytvis_json
+
+if TYPE_CHECKING:
+    from .clip_mapper import DATASET_MAPPER_REGISTRY, ClipMapper, PseudoClipMapper, load_frames
+    from .loader import SampleLoader, build_test_loader, build_train_loader, check_num_classes
 
 __all__ = [
     "DATASET_MAPPER_REGISTRY",
@@ -21,3 +31,15 @@ __all__ = [
     "load_frames",
     "load_ytvis_json",
 ]
+
+_WITH_TORCH = {
+    "clip_mapper": ("DATASET_MAPPER_REGISTRY", "ClipMapper", "PseudoClipMapper", "load_frames"),
+    "loader": ("SampleLoader", "build_test_loader", "build_train_loader", "check_num_classes"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _WITH_TORCH.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from vidseg.errors import DataError
 
 from .catalog import Metadata
 
-__all__ = ["FAMILIES", "category_map"]
+__all__ = ["FAMILIES", "FROM_COCO", "category_map"]
 
 _YTVIS_2019 = """person giant_panda lizard parrot skateboard sedan ape dog snake monkey hand rabbit
 duck cat cow fish train horse turtle bear motorbike giraffe leopard fox deer owl surfboard airplane
@@ -32,8 +32,7 @@ FAMILIES = {
 }
 """Class names by family; the data set's ids count from 1."""
 
-# COCO category id -> category id of the target, as published.
-_FROM_COCO = {
+FROM_COCO = {
     "ytvis_2019": {
         **{1: 1, 2: 21, 3: 6, 4: 21, 5: 28, 7: 17, 8: 29, 9: 34, 17: 14, 18: 8, 19: 18, 21: 15},
         **{22: 32, 23: 20, 24: 30, 25: 22, 35: 33, 36: 33, 41: 5, 42: 27, 43: 40},
@@ -47,6 +46,7 @@ _FROM_COCO = {
         **{21: 7, 22: 8, 23: 9, 24: 10, 25: 11},
     },
 }
+"""COCO category id to category id of the target, by family, as published."""
 
 
 def category_map(source: Metadata, target: Metadata) -> np.ndarray:
@@ -61,7 +61,7 @@ def category_map(source: Metadata, target: Metadata) -> np.ndarray:
     Raises:
         DataError: if no class at all has a counterpart.
     """
-    table = _FROM_COCO.get(target.family) if source.family == "coco" else None
+    table = FROM_COCO.get(target.family) if source.family == "coco" else None
     if table is not None:
         labels = {category: label for label, category in enumerate(target.category_ids)}
         mapped = [labels.get(table.get(category, -1), -1) for category in source.category_ids]

@@ -1,0 +1,56 @@
+"""Reduces the COCO instance files to the classes that a video data set has too.
+
+Example:
+    python datasets/prepare_coco_to_vis.py ovis
+
+reads coco/annotations/instances_{train,val}2017.json below the data set root and writes
+coco2ovis_{train,val}.json beside them. Ids stay those of COCO; training maps them
+(DATASETS.DATASET_NEED_MAP). Images that lose all of their objects are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from vidseg.data.catalog import dataset_root
+from vidseg.data.categories import FROM_COCO
+from vidseg.data.ytvis import read_json
+from vidseg.errors import run_command
+
+_TARGETS = {"ytvis2019": "ytvis_2019", "ytvis2021": "ytvis_2021", "ovis": "ovis"}
+
+
+def main(arguments: list[str]) -> None:
+    """Parses the command line and writes one file per split."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("target", choices=sorted(_TARGETS), help="the video data set")
+    parser.add_argument(
+        "--splits", nargs="+", default=["train", "val"], choices=["train", "val"], help="which"
+    )
+    args = parser.parse_args(arguments)
+    folder = dataset_root() / "coco" / "annotations"
+    for split in args.splits:
+        content = read_json(folder / f"instances_{split}2017.json")
+        subset = _reduce(content, set(FROM_COCO[_TARGETS[args.target]]))
+        path = folder / f"coco2{args.target}_{split}.json"
+        path.write_text(json.dumps(subset))
+        print(f"{path}: {len(subset['images'])} images, {len(subset['annotations'])} objects")
+
+
+def _reduce(content: dict[str, Any], category_ids: set[int]) -> dict[str, Any]:
+    annotations = [a for a in content["annotations"] if a["category_id"] in category_ids]
+    images = {annotation["image_id"] for annotation in annotations}
+    return {
+        **content,
+        "categories": [c for c in content["categories"] if c["id"] in category_ids],
+        "images": [image for image in content["images"] if image["id"] in images],
+        "annotations": annotations,
+    }
+
+
+if __name__ == "__main__":
+    run_command(main)
