@@ -91,7 +91,8 @@ class OnlineModel(SegmenterBase):
             missing: names of the parameters that no file gave.
         """
         if self.training_settings.tracker_head_start and lacks_part("tracker", missing):
-            start_tracker_heads(self.tracker, self.sem_seg_head.predictor)
+            predictor: Any = self.sem_seg_head.predictor
+            start_tracker_heads(self.tracker, predictor)
 
     def losses(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Gives the weighted losses of a batch of clips."""

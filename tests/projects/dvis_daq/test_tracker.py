@@ -10,12 +10,8 @@ from vidseg.modeling.transformer_decoder.masked import DecoderOutput
 from vidseg.projects.dvis_daq.inference import FrameTracks, track_window
 from vidseg.projects.dvis_daq.memory import EndedTracks, TrackMemory, TrackRules, foreground_score
 from vidseg.projects.dvis_daq.sequences import track_clip
-from vidseg.projects.dvis_daq.tracker import (
-    Frame,
-    LiveTracks,
-    VideoInstanceCutter,
-    assign_slot_queries,
-)
+from vidseg.projects.dvis_daq.slots import assign_slot_queries
+from vidseg.projects.dvis_daq.tracker import Frame, LiveTracks, VideoInstanceCutter
 
 RULES = {
     "A_": TrackRules(0.85, 0.5, 0.6, "gate", max_missed=4),

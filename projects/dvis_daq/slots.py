@@ -1,0 +1,108 @@
+"""Slot branch of the tracker: tracks and background compete for what a frame shows.
+
+Shapes: n slots (P tracks, then S background slots), Q frame queries, C channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from vidseg.layers.attention import attend
+
+__all__ = ["SlotCompetition", "SlotCrossAttentionLayer", "assign_slot_queries"]
+
+
+class SlotCrossAttentionLayer(nn.Module):
+    """Reads the frame into the slots, which then compete for what was read."""
+
+    def __init__(self, d_model: int, num_heads: int) -> None:
+        super().__init__()
+        self.multihead_attn = nn.MultiheadAttention(d_model, num_heads, batch_first=True)
+        self.slot_attn = SlotCompetition(d_model)
+        self.norm = nn.LayerNorm(d_model)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(
+        self,
+        slots: Tensor,
+        memory: Tensor,
+        *,
+        content: Tensor,
+        keys: Tensor,
+        hidden: Tensor | None = None,
+    ) -> Tensor:
+        """Updates the slots ``(n, C)``.
+
+        Args:
+            slots: the slots of the layer before, ``(n, C)``.
+            memory: frame embeddings ``(Q, C)``.
+            content: added to the slots where they read the frame, ``(n, C)``.
+            keys: what the slots compete with, ``(n, C)``.
+            hidden: bool ``(Q,)``, True where the frame must not be read.
+        """
+        read = attend(
+            self.multihead_attn,
+            (slots + content)[None],
+            memory[None],
+            memory[None],
+            key_padding_mask=None if hidden is None else hidden[None],
+        )
+        read = read[0]
+        return self.norm(slots + self.slot_attn(read, slots + read, keys))
+
+
+class SlotCompetition(nn.Module):
+    """One step of slot attention without recurrence: inputs are shared out among the slots.
+
+    Source: Slot Attention (Locatello et al., NeurIPS 2020), without GRU, MLP and value projection.
+    """
+
+    def __init__(self, d_model: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.scale = d_model**-0.5
+        self.norm_inputs = nn.LayerNorm(d_model)
+        self.project_q = nn.Sequential(
+            nn.LayerNorm(d_model), nn.Linear(d_model, d_model, bias=False)
+        )
+        self.project_k = nn.Linear(d_model, d_model, bias=False)
+
+    def forward(self, inputs: Tensor, input_keys: Tensor, slots: Tensor) -> Tensor:
+        """Gives each slot ``(m, C)`` its weighted mean of ``inputs`` ``(n, C)``."""
+        keys = self.project_k(self.norm_inputs(input_keys))
+        queries = self.project_q(slots)
+        share = (self.scale * keys.float() @ queries.float().T).softmax(dim=1)  # (n, m)
+        share = share + self.eps
+        share = share / share.sum(dim=0, keepdim=True)
+        return share.T.to(inputs.dtype) @ inputs
+
+
+@torch.no_grad()
+def assign_slot_queries(content: Tensor, query_table: Tensor) -> Tensor:
+    """Chooses the frame decoder's query feature that each slot starts from.
+
+    Every row takes its most similar query feature; the rows of an optimal one-to-one assignment
+    then take the assigned one. With more rows than features the rest keep the nearest.
+
+    Args:
+        content: ``(n, C)``, track embeddings and background slots.
+        query_table: ``(Q, C)``.
+
+    Returns:
+        int64 ``(n,)``, rows of ``query_table``.
+    """
+    left, right = content.float(), query_table.float()
+    left = left / (left.norm(dim=1, keepdim=True) + 1e-6)
+    right = right / (right.norm(dim=1, keepdim=True) + 1e-6)
+    with torch.autocast(device_type=content.device.type, enabled=False):
+        similarity = left @ right.T
+    chosen = similarity.argmax(dim=1)
+    rows, columns = linear_sum_assignment((1 - similarity).nan_to_num(nan=2.0).cpu().numpy())
+    chosen[torch.as_tensor(rows, device=chosen.device)] = torch.as_tensor(
+        columns, device=chosen.device
+    )
+    return chosen
