@@ -1,11 +1,10 @@
-"""From queries to video instances: linking, selection, mask upsampling.
+"""From queries to video instances: linking, selection, encoding.
 
 Shapes: T frames, Q queries, N tracks, n selected rows, C channels, K classes, h w mask pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
@@ -13,22 +12,17 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
-from vidseg import rle as rle_ops
 from vidseg.rle import RLE
 
+from .mask_encoding import Size, encode_masks
+
 __all__ = [
-    "encode_masks",
     "foreground_confidence",
     "link_queries",
     "link_step",
     "masks_to_rle",
-    "resize_masks",
     "select_instances",
 ]
-
-_MAX_RESIZED = 1 << 24  # values of a resized batch of masks, 64 MB of float32
-
-Size = tuple[int, int]
 
 
 def link_step(previous: Tensor, current: Tensor) -> Tensor:
@@ -150,69 +144,3 @@ def masks_to_rle(
         for track, mask in zip(tracks, encoded, strict=True):
             track.append(mask)
     return [tracks[row] for row in inverse.tolist()]
-
-
-def encode_masks(
-    mask_logits: Tensor, padded_size: Size, image_size: Size, output_size: Size
-) -> list[RLE | None]:
-    """Brings the masks of one frame to the original resolution and encodes them.
-
-    Args:
-        mask_logits: ``(n, h, w)``, covering the padded image.
-        padded_size: (height, width) that the network saw.
-        image_size: part of it that is image.
-        output_size: size of the original video.
-
-    Returns:
-        n encoded masks, ``None`` for an empty one.
-    """
-    encoded: list[RLE | None] = [None] * len(mask_logits)
-    # Interpolated values lie between their neighbours: without a positive one there is no mask.
-    visible = (mask_logits.flatten(1) > 0).any(1).nonzero().flatten()
-    for part in _batches(visible, max(_area(padded_size), _area(output_size))):
-        # Width before height: encoding runs down the columns and then needs no copy.
-        logits = resize_masks(
-            mask_logits[part].transpose(1, 2),
-            padded_size[::-1],
-            image_size[::-1],
-            output_size[::-1],
-        )
-        masks = (logits > 0).cpu()  # (n, W, H)
-        filled = masks.flatten(1).any(1).tolist()
-        rles = rle_ops.encode(masks.transpose(1, 2))
-        for index, rle, is_filled in zip(part.tolist(), rles, filled, strict=True):
-            encoded[index] = rle if is_filled else None
-    return encoded
-
-
-def resize_masks(
-    mask_logits: Tensor, padded_size: Size, image_size: Size, output_size: Size
-) -> Tensor:
-    """Resizes mask logits to the padded image, crops the image, resizes to the original size.
-
-    Args:
-        mask_logits: ``(n, h, w)``.
-        padded_size: (height, width) that the network saw.
-        image_size: part of it that is image.
-        output_size: size of the original video.
-
-    Returns:
-        Logits, float32 ``(n, *output_size)``.
-    """
-    x = mask_logits[None].float()
-    x = F.interpolate(x, size=padded_size, mode="bilinear", align_corners=False)
-    x = x[..., : image_size[0], : image_size[1]]
-    if image_size != output_size:
-        x = F.interpolate(x, size=output_size, mode="bilinear", align_corners=False)
-    return x[0]
-
-
-def _batches(rows: Tensor, area: int) -> Iterator[Tensor]:
-    """Splits rows so that their masks of ``area`` pixels stay within a fixed memory."""
-    step = max(1, _MAX_RESIZED // max(area, 1))
-    for start in range(0, len(rows), step):
-        yield rows[start : start + step]
-
-
-def _area(size: Size) -> int:
-    return size[0] * size[1]

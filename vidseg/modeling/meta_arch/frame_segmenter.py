@@ -15,12 +15,8 @@ from torch import Tensor
 from vidseg.config import CfgNode
 from vidseg.modeling.build import META_ARCH_REGISTRY
 from vidseg.modeling.criterion import SetCriterion
-from vidseg.modeling.postprocess import (
-    encode_masks,
-    foreground_confidence,
-    link_step,
-    select_instances,
-)
+from vidseg.modeling.mask_encoding import encode_masks
+from vidseg.modeling.postprocess import foreground_confidence, link_step, select_instances
 from vidseg.rle import RLE
 from vidseg.structures import ClipInstances, VideoInstances
 

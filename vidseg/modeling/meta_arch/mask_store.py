@@ -5,12 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vidseg.modeling.mask_encoding import MARGIN
 from vidseg.structures import masks_to_boxes
 
 __all__ = ["MaskStore"]
 
-# Enlarging reads one neighbour, a second resize after it one more.
-_MARGIN = 2
 _OUTSIDE = -1.0
 
 
@@ -40,8 +39,8 @@ class MaskStore:
             if right <= left:
                 row.append(None)
                 continue
-            left, top = max(left - _MARGIN, 0), max(top - _MARGIN, 0)
-            crop = mask[top : bottom + _MARGIN, left : right + _MARGIN]
+            left, top = max(left - MARGIN, 0), max(top - MARGIN, 0)
+            crop = mask[top : bottom + MARGIN, left : right + MARGIN]
             row.append((crop.clone(), (top, left)))
         self._frames.append(row)
 
