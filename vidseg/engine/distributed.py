@@ -87,7 +87,8 @@ def process_group(device: torch.device) -> Iterator[None]:
     if not is_launched() or dist.is_initialized() or int(os.environ["WORLD_SIZE"]) == 1:
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, **_rendezvous())
     try:
         yield
     finally:
@@ -128,6 +129,25 @@ def launch(script: str, argv: Sequence[str], num_processes: int) -> int:
     except SignalException as error:
         return 128 + int(error.sigval or signal.SIGTERM)
     return 0
+
+
+def _rendezvous() -> dict[str, Any]:
+    """Gives the store to meet in, apart from the one of workers that died before a restart.
+
+    The launcher of a single machine keeps its store over restarts; workers that read the addresses
+    which the dead ones left there would wait for them.
+    """
+    environment = os.environ
+    kept = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if not kept or environment.get("GROUP_WORLD_SIZE") != "1":
+        return {}
+    address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+    attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return {
+        "store": dist.PrefixStore(f"attempt_{attempt}", dist.TCPStore(address, port)),
+        "rank": int(environment["RANK"]),
+        "world_size": int(environment["WORLD_SIZE"]),
+    }
 
 
 def _check_devices(num_processes: int) -> None:

@@ -317,4 +317,4 @@ def _parallel(model: nn.Module) -> nn.Module:
     if world_size() == 1:
         return model
     # Which parameters take part may differ between clips: one without objects has no mask loss.
-    return DistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=False)
+    return DistributedDataParallel(model, find_unused_parameters=True)
