@@ -45,6 +45,14 @@ def test_path_is_a_name(small_set) -> None:
     assert known.image_root.endswith("JPEGImages")
 
 
+def test_file_names_its_frame_folder(small_set) -> None:
+    (small_set.folder / "JPEGImages").rename(small_set.folder / "frames")
+    small_set.write(lambda content: content.update(image_root="frames"))
+    (record, _) = DatasetCatalog.get(str(small_set.path))
+    assert record["file_names"][0].endswith("small/frames/v2/000.png")
+    assert DatasetCatalog.metadata(str(small_set.path)).image_root.endswith("/frames")
+
+
 def test_registering_twice() -> None:
     catalog = Catalog()
 

@@ -36,9 +36,21 @@ def test_split_by_videos(tmp_path: Path) -> None:
         ids = {video["id"] for video in part["videos"]}
         assert {a["video_id"] for a in part["annotations"]} == ids
         assert part["categories"] == [{"id": 1}]
+        assert part["image_root"] == "."
     failed = _run("prepare_ytvis_split.py", str(path), "--val-share", "0")
     assert failed.returncode == 2
     assert "leaves one part empty" in failed.stderr
+
+
+def test_split_of_a_published_set_finds_its_frames(tmp_path: Path) -> None:
+    path = tmp_path / "ovis" / "annotations" / "annotations_train.json"
+    _write(path, {"videos": [{"id": 1}, {"id": 2}], "annotations": [], "categories": []})
+    done = _run(
+        "prepare_ytvis_split.py", str(path), "--val-share", "0.5", VIDSEG_DATASETS=str(tmp_path)
+    )
+    assert done.returncode == 0, done.stderr
+    part = json.loads(path.with_name("annotations_train_split_val.json").read_text())
+    assert part["image_root"] == "../train"
 
 
 def test_coco_to_vis(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ class Records(list[Record]):
         classes: names by contiguous class number.
         category_ids: ids of the data set by contiguous class number.
         annotated: whether the file holds annotations at all (test splits do not).
+        image_root: folder of the frames, ``""`` if unknown.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class Records(list[Record]):
         classes: Sequence[str] = (),
         category_ids: Sequence[int] = (),
         annotated: bool = True,
+        image_root: str = "",
     ) -> None:
         super().__init__(records)
+        self.image_root = image_root
         self.classes = list(classes)
         self.category_ids = list(category_ids)
         self.annotated = annotated
@@ -140,6 +143,7 @@ class Catalog:
                 entry.metadata,
                 classes=list(records.classes),
                 category_ids=list(records.category_ids),
+                image_root=records.image_root or entry.metadata.image_root,
             )
         return records
 
@@ -149,10 +153,18 @@ class Catalog:
         Raises:
             DataError: as ``get``.
         """
-        entry = self._entry(name_or_path)
-        if not entry.metadata.classes or not entry.metadata.category_ids:
+        known = self._entry(name_or_path).metadata
+        if not known.classes or not known.category_ids:
             self.get(name_or_path)
-        known = entry.metadata
+        return self.registered(name_or_path)
+
+    def registered(self, name_or_path: str) -> Metadata:
+        """Gives the metadata as far as it is known without reading a file.
+
+        Raises:
+            DataError: if the name is unknown.
+        """
+        known = self._entry(name_or_path).metadata
         return replace(
             known,
             root=_below_root(known.root),
@@ -163,7 +175,8 @@ class Catalog:
     def resolve(self, name_or_path: str) -> str:
         """Gives the catalog name of a data set; a path to a json file is registered on the way.
 
-        The frames of such a file lie in ``JPEGImages/`` or ``images/`` beside it, else with it.
+        The frames of such a file lie in the folder that its key ``image_root`` names (relative to
+        the file), else in ``JPEGImages/`` or ``images/`` beside it, else with it.
 
         Raises:
             DataError: if it is neither a known name nor an existing file.
@@ -198,11 +211,7 @@ class Catalog:
         found = _existing_json(path)
         name = str(found.resolve())
         if name not in self._entries:
-            load = JsonFile(name, "")
-            self.register(name, load, root=str(Path(name).parent), json_file=name)
-            self._entries[name].metadata = replace(
-                self._entries[name].metadata, image_root=load.find_image_root()
-            )
+            self.register(name, JsonFile(name), root=str(Path(name).parent), json_file=name)
         return name
 
     def _miss_message(self, name: str) -> str:

@@ -50,7 +50,13 @@ def load_coco_json(
     first = Path(ordered[0]["file_names"][0])
     if not first.exists():
         raise DataError(f"the images of {path} are missing: there is no {first}")
-    return Records(ordered, classes=classes, category_ids=category_ids, annotated=annotated)
+    return Records(
+        ordered,
+        classes=classes,
+        category_ids=category_ids,
+        annotated=annotated,
+        image_root=str(image_root),
+    )
 
 
 def _read_image(image: Any, path: Path, image_root: Path) -> Record:

@@ -17,7 +17,15 @@ from vidseg.rle import MIN_POLYGON_NUMBERS
 
 from .catalog import Record, Records
 
-__all__ = ["JsonFile", "clean_segmentation", "load_ytvis_json", "read_categories", "read_json"]
+__all__ = [
+    "JsonFile",
+    "clean_segmentation",
+    "find_image_root",
+    "load_ytvis_json",
+    "read_categories",
+    "read_json",
+    "take",
+]
 
 _FRAME_FOLDERS = ("JPEGImages", "images")
 
@@ -46,21 +54,16 @@ class JsonFile:
         from .coco import load_coco_json
 
         path = dataset_root() / self.json_file
-        root = dataset_root() / self.image_root if self.image_root else self.find_image_root()
         if self.hint and not path.exists():
             raise DataError(f"{path} is missing; {self.hint}")
         content = read_json(path)
+        if self.image_root:
+            root = dataset_root() / self.image_root
+        else:
+            root = find_image_root(path, content)
         is_coco = "images" in content and "videos" not in content
         load = load_coco_json if is_coco else load_ytvis_json
         return load(path, root, content=content)
-
-    def find_image_root(self) -> str:
-        """Gives the first usual folder of frames that exists beside the file, else the file's."""
-        from .catalog import dataset_root
-
-        parent = (dataset_root() / self.json_file).parent
-        found = [parent / name for name in _FRAME_FOLDERS if (parent / name).is_dir()]
-        return str(found[0] if found else parent)
 
 
 def load_ytvis_json(
@@ -104,7 +107,26 @@ def load_ytvis_json(
             _add_annotation(annotation, records, labels, seen, path)
     ordered = [records[key] for key in sorted(records)]
     _check_frames_exist(ordered[0], Path(image_root), path)
-    return Records(ordered, classes=classes, category_ids=category_ids, annotated=annotated)
+    return Records(
+        ordered,
+        classes=classes,
+        category_ids=category_ids,
+        annotated=annotated,
+        image_root=str(image_root),
+    )
+
+
+def find_image_root(json_file: Path, content: dict[str, Any]) -> Path:
+    """Gives the folder of the frames of a file that lies anywhere.
+
+    It is what the file's key ``image_root`` names, else a usual folder beside the file, else the
+    file's own folder.
+    """
+    parent = json_file.parent
+    if isinstance(content.get("image_root"), str):
+        return parent / content["image_root"]
+    found = [parent / name for name in _FRAME_FOLDERS if (parent / name).is_dir()]
+    return found[0] if found else parent
 
 
 def read_json(path: Path) -> dict[str, Any]:
