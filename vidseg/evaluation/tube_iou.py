@@ -225,7 +225,11 @@ def _pair_areas(rows: Tubes, columns: Tubes, bounds: np.ndarray) -> np.ndarray:
 
 
 def _sizes(masks: list[RLE]) -> np.ndarray:
-    sides = np.array([mask["size"] for mask in masks])
+    """Gives heights and widths, int64 ``(N, 2)``."""
+    try:
+        sides = np.array([mask["size"] for mask in masks])
+    except ValueError:  # of unequal lengths
+        sides = np.zeros(0)
     if sides.shape != (len(masks), 2) or sides.dtype.kind not in "iu" or sides.min() < 1:
         wrong = next((mask["size"] for mask in masks if not _is_size(mask["size"])), None)
         raise ValueError(f"an RLE has size {wrong!r}, expected [height, width]")

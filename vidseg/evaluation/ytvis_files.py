@@ -95,6 +95,8 @@ def load_ground_truth(
             f"{name} has no annotations, so there is nothing to score against; "
             "send results.json of this split to its evaluation server"
         )
+    if not isinstance(content["annotations"], list):
+        raise DataError(f"{name}: 'annotations' must be a list")
     tracks = [
         _read_annotation(annotation, videos, f"{name}: annotation {index}", occlusion)
         for index, annotation in enumerate(content["annotations"])
@@ -205,7 +207,11 @@ def _read_annotation(
 
 
 def _mask(segmentation: Any, height: int, width: int, where: str) -> RLE | None:
-    if type(segmentation) is dict and type(segmentation.get("counts")) is str:
+    if (
+        type(segmentation) is dict
+        and type(segmentation.get("counts")) is str
+        and "size" in segmentation
+    ):
         return segmentation  # compressed already; read without a copy
     try:
         return rle_ops.from_segmentation(segmentation, height, width)

@@ -1,0 +1,109 @@
+import json
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CASES = ROOT / "tests" / "golden" / "ytvis_eval"
+
+
+def evaluate(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "tools" / "evaluate.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT.parent)
+
+
+def case(name: str) -> list[object]:
+    return ["ytvis", "--gt", CASES / name / "gt.json", "--results", CASES / name / "results.json"]
+
+
+def test_prints_and_writes_the_official_numbers(tmp_path: Path) -> None:
+    run = evaluate(*case("random_small"), "--output", tmp_path / "metrics.json", "--per-class")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.count("Average Precision") == run.stdout.count("Average Recall") == 6
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    expected = json.loads((CASES / "random_small" / "expected.json").read_text())
+    for name, value in expected["report_x100"].items():
+        wanted = None if value is None else pytest.approx(value, abs=1e-10)
+        assert written[f"segm/{name}"] == wanted
+    for one in expected["per_category"]:
+        assert written[f"segm/AP-{one['name']}"] == pytest.approx(100 * one["AP"])
+
+
+def test_occlusion_levels_and_the_folder_of_a_report(tmp_path: Path) -> None:
+    run = evaluate(*case("ovis_occlusion"), "--ovis", "--out", tmp_path / "a" / "b")
+    assert run.returncode == 0
+    assert run.stdout.count("occlusion= heavy") == 2
+    files = sorted(path.name for path in (tmp_path / "a" / "b").iterdir())
+    assert files == ["metrics.json", "per_class.csv", "results.zip"]
+    with zipfile.ZipFile(tmp_path / "a" / "b" / "results.zip") as archive:
+        assert archive.namelist() == ["results.json"]
+
+
+def test_flags_reach_the_evaluation() -> None:
+    merged, strict, sane = (
+        evaluate(*case("gt_id_zero"), *flags).stdout
+        for flags in (["--class-agnostic", "--strict"], ["--strict"], [])
+    )
+    assert merged.splitlines()[0].endswith("= 0.338")
+    assert merged.splitlines()[0] == strict.splitlines()[0] != sane.splitlines()[0]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["ytvis", "--help"]])
+def test_help_is_quick_and_shows_an_example(arguments: list[str]) -> None:
+    start = time.perf_counter()
+    run = evaluate(*arguments)
+    assert time.perf_counter() - start < 1
+    assert run.returncode == 0
+    assert "python tools/evaluate.py ytvis --gt" in run.stdout
+
+
+def test_scoring_files_does_not_import_torch() -> None:
+    program = "import sys, vidseg.evaluation; print('torch' in sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert run.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("gt", "results", "message"),
+    [
+        ("gt.json", "missing.json", "results file missing.json does not exist"),
+        ("missing.json", "results.json", "ground truth file missing.json does not exist"),
+        ("gt.json", "broken.json", "broken.json is not valid json"),
+        ("gt.json", "gt.json", "is not a results file"),
+        ("results.json", "results.json", "is not a YouTube-VIS file"),
+        ("gt.json", "stranger.json", "entry 0 has video_id 99"),
+    ],
+)
+def test_bad_input_is_one_sentence(gt: str, results: str, message: str, tmp_path: Path) -> None:
+    for name in ("gt.json", "results.json"):
+        (tmp_path / name).write_bytes((CASES / "tiny_by_hand" / name).read_bytes())
+    (tmp_path / "broken.json").write_text("[{")
+    track = {"video_id": 99, "category_id": 1, "score": 1, "segmentations": []}
+    (tmp_path / "stranger.json").write_text(json.dumps([track]))
+    command = [sys.executable, str(ROOT / "tools" / "evaluate.py"), "ytvis"]
+    run = subprocess.run(
+        [*command, "--gt", gt, "--results", results], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.startswith("error: ")
+    assert message in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    run = evaluate(*case("tiny_by_hand"), "--output", tmp_path / "file" / "metrics.json")
+    assert run.returncode == 1
+    assert f"cannot write {tmp_path / 'file' / 'metrics.json'}: " in run.stderr
+
+
+def test_a_wrong_command_line_is_refused() -> None:
+    assert evaluate().returncode == 2
+    assert evaluate("ytvis", "--gt", "x").returncode == 2
+    assert evaluate("ytvos").returncode == 2
