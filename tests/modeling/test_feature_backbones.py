@@ -101,7 +101,7 @@ def test_torchvision_file_fits_both_resnets(tmp_path: Path) -> None:
     ours = ResNet(18, res2_channels=64, norm="BN").eval()
     theirs = TorchvisionBackbone("resnet18").eval()
     for backbone in (ours, theirs):
-        assert sorted(load_backbone_weights(backbone, file)) == ["fc.bias", "fc.weight"]
+        assert sorted(backbone.load_pretrained(file)) == ["fc.bias", "fc.weight"]
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(ours(x)["res5"], theirs(x)["res5"], atol=1e-4, rtol=1e-4)

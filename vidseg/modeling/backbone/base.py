@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor, nn
 
 from vidseg.structures import ShapeSpec
+
+from .weights import load_backbone_weights
 
 __all__ = ["Backbone"]
 
@@ -34,3 +38,14 @@ class Backbone(nn.Module):
     def padding_constraints(self) -> dict[str, int]:
         """Further wishes on the input size, in detectron2's vocabulary."""
         return {}
+
+    def load_pretrained(self, path: str | Path) -> list[str]:
+        """Loads the weights of ``MODEL.BACKBONE.WEIGHTS``.
+
+        Returns:
+            Names in the file that this backbone does not have.
+
+        Raises:
+            DataError: if the file is unusable or belongs to another network.
+        """
+        return load_backbone_weights(self, path)
