@@ -1,1 +1,5 @@
 """Reading, writing and drawing on video."""
+
+from . import draw, io, strip
+
+__all__ = ["draw", "io", "strip"]
