@@ -42,6 +42,8 @@ class OfflineSession:
         A video with exactly one instance has a result; the published code returns none.
     """
 
+    is_offline = True
+
     def __init__(
         self,
         parts: TrackingParts,

@@ -28,6 +28,7 @@ class VideoSession(Protocol):
     """One video on its way through a model; the caller feeds windows in order.
 
     A session may also offer ``feed(frames)``: like ``step``, for callers who only want the end.
+    One with ``is_offline = True`` knows nothing before ``finish``: its steps give no instances.
     """
 
     def step(self, frames: Tensor) -> VideoInstances:
