@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +78,10 @@ class VideoReader:
     Raises:
         DataError: if the source is missing, empty, no video, or has no video stream. While
             iterating: if not a single frame decodes, or pictures differ in size.
+
+    Attributes:
+        info: what is known before reading.
+        is_picture: whether the source is one picture file.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class VideoReader:
         self.every = every
         self.max_frames = max_frames
         self.quiet = quiet
+        self.is_picture = _is_picture_file(source)
         if isinstance(source, (str, Path)):
             self.info, self._read = self._open_path(Path(source), fps)
         else:
@@ -122,7 +127,7 @@ class VideoReader:
             raise DataError(f"no such file or folder: {path}{hint}")
         if path.is_dir():
             return _open_items(list_images(path), fps, str(path))
-        if path.suffix.lower() in IMAGE_SUFFIXES:
+        if self.is_picture:
             return _open_items([path], fps, str(path))
         info = _probe(path, warn=not self.quiet)
         return info, lambda: _decode(path, info, warn=not self.quiet)
@@ -151,7 +156,7 @@ def _open_items(items: Any, fps: float, path: str) -> tuple[VideoInfo, _Read]:
         items = [items]
     if not isinstance(items, Iterable):
         raise DataError(f"cannot read a video from {type(items).__name__}")
-    length = len(items) if hasattr(items, "__len__") else None
+    length = len(items) if isinstance(items, Sized) else None
     iterator = iter(items)
     try:
         first = next(iterator)
@@ -205,6 +210,14 @@ def _load_items(items: Iterable[Any], info: VideoInfo) -> Iterator[VideoFrame]:
 
 def _load_item(item: Any) -> np.ndarray:
     return load_image(item) if isinstance(item, (str, Path)) else as_image(item)
+
+
+def _is_picture_file(source: Any) -> bool:
+    return (
+        isinstance(source, (str, Path))
+        and Path(source).suffix.lower() in IMAGE_SUFFIXES
+        and not Path(source).is_dir()
+    )
 
 
 def _size_text(size: tuple[int, ...]) -> str:

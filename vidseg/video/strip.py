@@ -104,8 +104,8 @@ def _cut(
     reader = source if isinstance(source, VideoReader) else VideoReader(source, quiet=True)
     wanted: dict[int, list[int]] = {}
     for track, frames in chosen.items():
-        for frame in frames:
-            wanted.setdefault(frame, []).append(track)
+        for index in frames:
+            wanted.setdefault(index, []).append(track)
     sides = {
         track: _common_side([drawing.mask for drawing in frames.values()])
         for track, frames in rows.items()

@@ -7,6 +7,7 @@ import os
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import av
 import numpy as np
@@ -117,7 +118,7 @@ class VideoWriter:
             str(self._partial), "w", format="mp4", options={"movflags": "+faststart"}
         )
         rate = Fraction(self.fps).limit_denominator(1001)
-        stream = self._container.add_stream(codec, rate=rate, options=options)
+        stream: Any = self._container.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height = width + width % 2, height + height % 2
         stream.pix_fmt = "yuv420p"
         # A multiple of the rate, so that the times of a constant rate are exact.

@@ -1,0 +1,193 @@
+#!/usr/bin/env python
+"""Finds and follows objects in videos, folders of frames and pictures, and shows them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# A checkout works without being installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from vidseg.errors import UserError, run_command
+
+if TYPE_CHECKING:
+    from vidseg.predictor import VideoPredictor
+    from vidseg.structures import VideoInstances
+    from vidseg.video.io import VideoReader
+
+EXAMPLE = """example:
+  python tools/demo.py --config-file projects/dvis_daq/offline.yaml \\
+      --input street.mp4 frames/ photo.jpg --output shown INPUT.MIN_SIZE_TEST 240
+
+Written for each input, under DIR/<name>/: overlay.mp4 (overlay.png for a picture), strips.png
+(a row per track), results.json (all predictions, YouTube-VIS form). A folder of pictures is one
+video; a folder of videos or of such folders stands for all of them. Without --weights, those of
+MODEL.WEIGHTS or of the finished run in OUTPUT_DIR are used. Exit code 1 if an input failed.
+"""
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Reads the command line; nothing heavy is imported for it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="F", help="yaml file of the model")
+    parser.add_argument(
+        "--input", required=True, nargs="+", metavar="PATH", help="videos, folders, pictures"
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="for the results")
+    parser.add_argument("--weights", default="", metavar="W", help="weights file")
+    parser.add_argument(
+        "--confidence", type=float, default=0.5, metavar="C", help="score to be shown (0.5)"
+    )
+    parser.add_argument("--boxes", action="store_true", help="draw bounding boxes as well")
+    parser.add_argument(
+        "--every", type=_positive, default=1, metavar="N", help="take each N-th frame"
+    )
+    parser.add_argument("--max-frames", type=_positive, metavar="N", help="stop after N frames")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="P", help="name, module or path; repeat"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config overrides")
+    return _with_overrides(parser, argv)
+
+
+def main(argv: list[str]) -> int:
+    """Shows every input; one that fails does not stop the others."""
+    args = parse(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    from vidseg.predictor import VideoPredictor
+
+    predictor = VideoPredictor.from_config(
+        args.config_file, args.weights or None, args.overrides, plugins=args.plugin
+    )
+    inputs = [path for given in args.input for path in _expand(Path(given))]
+    failed = 0
+    for path, folder in zip(inputs, _folders(inputs, args.output), strict=True):
+        try:
+            print(_show(predictor, path, folder, args), flush=True)
+        except UserError as error:
+            failed += 1
+            print(f"{error.label}: {error}", file=sys.stderr, flush=True)
+    if len(inputs) > 1:
+        print(f"{len(inputs) - failed} of {len(inputs)} inputs shown in {args.output}")
+    return 1 if failed else 0
+
+
+def _with_overrides(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Parses; ``--input`` takes any number of paths, so trailing KEY VALUE pairs end up there."""
+    args = parser.parse_intermixed_args(argv)
+    first = next((i for i, word in enumerate(args.input) if _is_key(word)), len(args.input))
+    args.overrides = [*args.input[first:], *args.overrides]
+    args.input = args.input[:first]
+    if not args.input:
+        parser.error("--input: no path given")
+    return args
+
+
+def _is_key(word: str) -> bool:
+    """Tells ``INPUT.MIN_SIZE_TEST`` from a path."""
+    return (
+        word.isupper()
+        and word.replace(".", "").replace("_", "").isalnum()
+        and (not Path(word).exists())
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _expand(path: Path) -> list[Path]:
+    """Replaces a folder that holds no frames itself by the videos or folders of frames in it."""
+    from vidseg.video.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_key
+
+    if not path.is_dir():
+        return [path]
+    inside = sorted((p for p in path.iterdir() if p.name[0] != "."), key=natural_key)
+    if any(p.suffix.lower() in IMAGE_SUFFIXES for p in inside):
+        return [path]
+    videos = [p for p in inside if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()]
+    folders = [p for p in inside if p.is_dir() and _has_images(p, IMAGE_SUFFIXES)]
+    return [*videos, *folders] or [path]
+
+
+def _has_images(folder: Path, suffixes: frozenset[str]) -> bool:
+    return any(p.suffix.lower() in suffixes for p in folder.iterdir())
+
+
+def _folders(inputs: list[Path], output: Path) -> Iterator[Path]:
+    """Gives each input a folder of its own, also where two have the same name."""
+    taken: set[str] = set()
+    for path in inputs:
+        stem = path.resolve().stem if path.is_file() else path.resolve().name
+        name, number = stem, 2
+        while name in taken:
+            name, number = f"{stem}_{number}", number + 1
+        taken.add(name)
+        yield output / name
+
+
+def _show(predictor: VideoPredictor, path: Path, folder: Path, args: argparse.Namespace) -> str:
+    """Predicts one input and writes its files; gives the line that reports on it."""
+    from vidseg.video.draw import save_overlay
+    from vidseg.video.io import VideoReader
+    from vidseg.video.strip import save_strips
+
+    started = time.perf_counter()
+    reader = VideoReader(path, every=args.every, max_frames=args.max_frames)
+    result = predictor.predict(_with_progress(reader, path.name))
+    seconds = time.perf_counter() - started
+    _write_results(predictor, result, path, folder)
+    suffix = "png" if reader.is_picture else "mp4"
+    shown = {"class_names": predictor.class_names, "min_score": args.confidence}
+    overlay = save_overlay(path, result, folder / f"overlay.{suffix}", boxes=args.boxes, **shown)
+    strips = save_strips(path, result, folder / "strips.png", **shown)
+    if strips is None:  # none of an earlier run either
+        (folder / "strips.png").unlink(missing_ok=True)
+    return f"{path}: {_summary(result, args.confidence, seconds)} -> {overlay}"
+
+
+def _with_progress(reader: VideoReader, name: str) -> Iterator[Any]:
+    """Shows a progress bar where stderr is a terminal."""
+    from tqdm import tqdm
+
+    total = len(reader) if reader.info.num_frames is not None else None
+    return iter(
+        tqdm(reader.frames(), desc=name, total=total, unit="frame", leave=False, disable=None)
+    )
+
+
+def _write_results(
+    predictor: VideoPredictor, result: VideoInstances, path: Path, folder: Path
+) -> None:
+    records = predictor.results(result, path.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / ".results.json.part"
+    partial.write_text(json.dumps(records), encoding="utf-8")
+    partial.replace(folder / "results.json")
+
+
+def _summary(result: VideoInstances, confidence: float, seconds: float) -> str:
+    ids = result.track_ids[result.scores >= confidence].unique().tolist()
+    frames = f"{result.num_frames} frame" + "s" * (result.num_frames != 1)
+    speed = f"{result.num_frames / max(seconds, 1e-6):.1f} frames/s"
+    if ids:
+        tracks = f"{len(ids)} track" + "s" * (len(ids) != 1)
+        return f"{frames}, {tracks} at confidence {confidence:g}, {speed}"
+    best = f"the best score is {float(result.scores.max()):.2f}" if len(result) else "no track"
+    return f"{frames}, nothing found at confidence {confidence:g} ({best}), {speed}"
+
+
+if __name__ == "__main__":
+    run_command(main)

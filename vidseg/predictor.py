@@ -1,0 +1,247 @@
+"""Trained models on video: from a file, a folder, pictures or a running stream to tracks."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vidseg.checkpoint import load_weights
+from vidseg.config import CfgNode, load_config
+from vidseg.data import DatasetCatalog
+from vidseg.data.transforms import Resize, shortest_edge_size
+from vidseg.errors import ConfigError, DataError, UserError
+from vidseg.modeling import build_model
+from vidseg.structures import VideoInstances
+from vidseg.video.io import VideoFrame, VideoReader
+
+__all__ = ["VideoPredictor"]
+
+logger = logging.getLogger(__name__)
+
+
+class VideoPredictor:
+    """Runs a model over videos; frames are read window by window.
+
+    A source is the path of a video, a picture or a folder of pictures; a list of pictures or of
+    uint8 arrays ``(H, W, 3)`` or tensors ``(3, H, W)``; or any iterator of those, such as a camera.
+
+    Args:
+        model: a meta-architecture with ``start`` (see ``modeling.meta_arch.base``), on its device.
+        window_size: frames that go through the model at once.
+        min_size: frames are resized to this shorter side, as in testing; 0 keeps their size.
+        max_size: bound of the longer side.
+        class_names: by label; ``None`` if unknown.
+        category_ids: ids of the data set by label; counted from 1 if not given.
+
+    Note:
+        Masks come at the size of the source's frames, whatever the model saw.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        window_size: int = 3,
+        min_size: int = 0,
+        max_size: int = 1333,
+        class_names: Sequence[str] | None = None,
+        category_ids: Sequence[int] | None = None,
+    ) -> None:
+        if window_size < 1:
+            raise ConfigError(f"a window needs 1 frame or more, got {window_size}")
+        self.model = model.eval()
+        self.window_size = window_size
+        self.min_size = min_size
+        self.max_size = max_size
+        self.class_names = None if class_names is None else list(class_names)
+        self.category_ids = None if category_ids is None else list(category_ids)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: str | Path | CfgNode,
+        weights: str | Path | None = None,
+        overrides: Sequence[Any] = (),
+        *,
+        plugins: Sequence[str] = (),
+    ) -> VideoPredictor:
+        """Builds the model of a config and loads its weights.
+
+        Args:
+            config: yaml file, or a config already loaded.
+            weights: file; by default ``MODEL.WEIGHTS``, else what training with this config left
+                in ``OUTPUT_DIR``.
+            overrides: ``[KEY, VALUE, ...]``; they do not apply to a config already loaded.
+            plugins: to load besides the config's own.
+
+        Raises:
+            UserError: if the config is wrong or there are no weights.
+        """
+        if isinstance(config, CfgNode):
+            if overrides or plugins:
+                raise ConfigError("overrides and plugins need a config file, not a loaded config")
+            cfg, name = config, ""
+        else:
+            cfg, name = load_config(config, list(overrides), list(plugins)), str(config)
+        file = _weights_file(cfg, weights, name)
+        model = build_model(cfg)
+        load_weights(model, file)
+        class_names, category_ids = _classes(cfg)
+        return cls(
+            model,
+            window_size=cfg.MODEL.MASK_FORMER.TEST.WINDOW_SIZE,
+            min_size=cfg.INPUT.MIN_SIZE_TEST,
+            max_size=cfg.INPUT.MAX_SIZE_TEST,
+            class_names=class_names,
+            category_ids=category_ids,
+        )
+
+    def predict(self, source: Any) -> VideoInstances:
+        """Gives the tracks of the whole video; what grows with its length are RLE masks.
+
+        Raises:
+            DataError: if the source cannot be read.
+        """
+        session = None
+        seen: list[int] = []
+        for indices, frames, size in self._windows(source):
+            if session is None:
+                session = self._start(size)
+            with torch.no_grad():
+                getattr(session, "feed", session.step)(frames)
+            seen.extend(indices)
+        if session is None:
+            raise DataError(f"there is no frame in {_name(source)}")
+        return replace(session.finish(), frame_indices=seen)
+
+    def stream(self, source: Any) -> Iterator[VideoInstances]:
+        """Yields the tracks window by window, as soon as the model knows them.
+
+        An online model answers after every window and its memory does not grow with the video. An
+        offline model has to see the whole video first; its windows come at the end.
+
+        Raises:
+            DataError: if the source cannot be read.
+        """
+        session = None
+        seen: list[int] = []
+        for indices, frames, size in self._windows(source):
+            if session is None:
+                session = self._start(size)
+            with torch.no_grad():  # not around the loop: it would leak into the caller's code
+                window = session.step(frames)
+            if getattr(session, "is_offline", False):
+                seen.extend(indices)
+            else:
+                yield replace(window, frame_indices=indices)
+        if session is None:
+            raise DataError(f"there is no frame in {_name(source)}")
+        if seen:
+            result = replace(session.finish(), frame_indices=seen)
+            for start in range(0, len(seen), self.window_size):
+                yield _part(result, start, start + self.window_size)
+
+    def class_name(self, label: int) -> str:
+        """Gives the name of a label, or its number if no name is known."""
+        names = self.class_names
+        return names[label] if names is not None and label < len(names) else f"class {label}"
+
+    def results(self, result: VideoInstances, video_id: Any = 1) -> list[dict[str, Any]]:
+        """Gives a prediction as the json records of a YouTube-VIS results file."""
+        ids = self.category_ids
+        highest = int(result.labels.max()) if len(result) else -1
+        if ids is None or highest >= len(ids):
+            ids = list(range(1, highest + 2))
+        return result.to_results(video_id, ids)
+
+    def _start(self, size: tuple[int, int]) -> Any:
+        start = getattr(self.model, "start", None)
+        if start is None:
+            kind = type(self.model).__name__
+            raise UserError(f"{kind} does not segment videos frame by frame: it has no `start`")
+        return start(output_size=size)
+
+    def _windows(self, source: Any) -> Iterator[tuple[list[int], Tensor, tuple[int, int]]]:
+        """Yields frame numbers, frames uint8 ``(t, 3, h, w)`` and the frames' original size."""
+        reader = iter(_frames(source))
+        while window := list(itertools.islice(reader, self.window_size)):
+            size = window[0].image.shape[:2]
+            images = np.stack([self._resized(frame.image) for frame in window])
+            tensor = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+            yield [frame.index for frame in window], tensor, (size[0], size[1])
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        size = shortest_edge_size(height, width, self.min_size, self.max_size)
+        return Resize((height, width), size).image(image)
+
+
+def _frames(source: Any) -> Iterable[VideoFrame]:
+    """Opens anything; an iterator that already gives ``VideoFrame`` passes through."""
+    if isinstance(source, VideoReader):
+        return source.frames()
+    if isinstance(source, Iterator):
+        first = next(source, None)
+        if first is None:
+            return ()
+        source = itertools.chain([first], source)
+        if isinstance(first, VideoFrame):
+            return source
+    return VideoReader(source).frames()
+
+
+def _name(source: Any) -> str:
+    return str(source) if isinstance(source, (str, Path)) else "the source"
+
+
+def _part(result: VideoInstances, start: int, stop: int) -> VideoInstances:
+    """Gives the frames from ``start`` to ``stop`` with the tracks that are present in them."""
+    cut = [track[start:stop] for track in result.masks]
+    rows = [row for row, track in enumerate(cut) if any(mask is not None for mask in track)]
+    return VideoInstances(
+        scores=result.scores[rows],
+        labels=result.labels[rows],
+        track_ids=result.track_ids[rows],
+        masks=[cut[row] for row in rows],
+        image_size=result.image_size,
+        frame_indices=result.frame_indices[start:stop],
+    )
+
+
+def _weights_file(cfg: CfgNode, weights: str | Path | None, name: str) -> Path:
+    if weights:
+        chosen = Path(weights).expanduser()
+    elif cfg.MODEL.WEIGHTS:
+        chosen = Path(cfg.MODEL.WEIGHTS).expanduser()
+    else:
+        chosen = Path(cfg.OUTPUT_DIR) / "model_final.pth"
+        if not chosen.is_file():
+            train = f"train it with tools/train_net.py --config-file {name}" if name else "train it"
+            raise DataError(f"no weights: {chosen} does not exist; {train}, or give another file")
+    if not chosen.is_file():
+        raise DataError(f"weights file {chosen} does not exist")
+    return chosen
+
+
+def _classes(cfg: CfgNode) -> tuple[list[str] | None, list[int] | None]:
+    """Looks up the classes of the config's data sets; none of them needs to be on this machine."""
+    num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        try:
+            found = DatasetCatalog.registered(name)
+            if not found.classes and Path(found.json_file or name).is_file():
+                found = DatasetCatalog.metadata(name)
+        except (UserError, OSError) as error:
+            logger.info("no class names from %s: %s", name, error)
+            continue
+        if len(found.classes) == num_classes:
+            return found.classes, found.category_ids or None
+    return None, None
