@@ -17,13 +17,13 @@ def add_config(cfg: CfgNode) -> None:
     cfg.MODEL.TRACKER = CfgNode()
     cfg.MODEL.TRACKER.DECODER_LAYERS = 6
     # Start its prediction heads from the frame decoder's; published training starts them at random.
-    cfg.MODEL.TRACKER.HEAD_START = False
+    cfg.MODEL.TRACKER.WARM_START = False
 
     # Temporal refiner.
     cfg.MODEL.REFINER = CfgNode()
     cfg.MODEL.REFINER.DECODER_LAYERS = 6
     # Start its prediction heads from the tracker's; published training starts them at random.
-    cfg.MODEL.REFINER.HEAD_START = False
+    cfg.MODEL.REFINER.WARM_START = False
     # Frames outside a track's life take no part in time attention and in the class average.
     # Published checkpoints were trained without.
     cfg.MODEL.REFINER.USE_PADDING_MASK = False

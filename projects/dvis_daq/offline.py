@@ -12,7 +12,7 @@ from vidseg.modeling.build import META_ARCH_REGISTRY
 from vidseg.modeling.criterion import SetCriterion
 from vidseg.modeling.meta_arch.base import VideoSession
 
-from .head_start import lacks_part, start_refiner_heads
+from .warm_start import lacks_part, warm_start_refiner
 from .offline_training import offline_losses
 from .online import OnlineModel
 from .refiner import TemporalRefiner
@@ -58,8 +58,8 @@ class OfflineModel(OnlineModel):
     def warm_start(self, missing: Sequence[str]) -> None:
         """Starts parts that the initial weights do not hold; see the base class."""
         super().warm_start(missing)
-        if self.training_settings.refiner_head_start and lacks_part("refiner", missing):
-            start_refiner_heads(self.refiner, self.tracker)
+        if self.training_settings.refiner_warm_start and lacks_part("refiner", missing):
+            warm_start_refiner(self.refiner, self.tracker)
 
     def losses(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Gives the weighted losses of a batch of clips."""

@@ -12,7 +12,7 @@ from vidseg.modeling.build import META_ARCH_REGISTRY
 from vidseg.modeling.meta_arch.base import SegmenterBase, VideoSession
 
 from .criterion import DAQCriterion
-from .head_start import lacks_part, start_tracker_heads
+from .warm_start import lacks_part, warm_start_tracker
 from .memory import TrackRules
 from .online_training import online_losses
 from .sessions import OnlineSession, TrackingParts
@@ -90,9 +90,9 @@ class OnlineModel(SegmenterBase):
         Args:
             missing: names of the parameters that no file gave.
         """
-        if self.training_settings.tracker_head_start and lacks_part("tracker", missing):
+        if self.training_settings.tracker_warm_start and lacks_part("tracker", missing):
             predictor: Any = self.sem_seg_head.predictor
-            start_tracker_heads(self.tracker, predictor)
+            warm_start_tracker(self.tracker, predictor)
 
     def losses(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Gives the weighted losses of a batch of clips."""

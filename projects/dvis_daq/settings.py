@@ -76,8 +76,8 @@ class TrainingSettings:
         first_threshold: score of the frame decoder above which a frame query counts.
         rules: of the tracker at inference; ``rules.for_training()`` feeds the refiner.
         refiner_input: which instances the refiner sees.
-        tracker_head_start: start the tracker's heads from the frame decoder's.
-        refiner_head_start: start the refiner's heads from the tracker's.
+        tracker_warm_start: start the tracker's heads from the frame decoder's.
+        refiner_warm_start: start the refiner's heads from the tracker's.
     """
 
     frames_by_phase: tuple[int, ...] = ()
@@ -86,16 +86,16 @@ class TrainingSettings:
     first_threshold: float = 0.01
     rules: TrackRules = field(default_factory=TrackRules)
     refiner_input: RefinerInput = field(default_factory=RefinerInput)
-    tracker_head_start: bool = False
-    refiner_head_start: bool = False
+    tracker_warm_start: bool = False
+    refiner_warm_start: bool = False
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Translates the config."""
         head = cfg.MODEL.VIDEO_HEAD
         return {
-            "tracker_head_start": cfg.MODEL.TRACKER.HEAD_START,
-            "refiner_head_start": cfg.MODEL.REFINER.HEAD_START,
+            "tracker_warm_start": cfg.MODEL.TRACKER.WARM_START,
+            "refiner_warm_start": cfg.MODEL.REFINER.WARM_START,
             "frames_by_phase": tuple(cfg.INPUT.USING_FRAME_NUM or ()),
             "phase_steps": tuple(cfg.INPUT.STEPS or ()),
             "select_threshold": head.TRAINING_SELECT_THRESHOLD,

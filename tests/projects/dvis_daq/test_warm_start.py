@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from vidseg.layers.mlp import MLP
-from vidseg.projects.dvis_daq.head_start import start_refiner_heads, start_tracker_heads
+from vidseg.projects.dvis_daq.warm_start import warm_start_refiner, warm_start_tracker
 from vidseg.projects.dvis_daq.refiner import TemporalRefiner
 from vidseg.projects.dvis_daq.tracker import VideoInstanceCutter
 
@@ -35,7 +35,7 @@ def _tracker() -> VideoInstanceCutter:
 def test_tracker_predicts_like_the_frame_decoder():
     torch.manual_seed(0)
     tracker, predictor = _tracker(), _Predictor()
-    start_tracker_heads(tracker, predictor)
+    warm_start_tracker(tracker, predictor)
     queries, features = torch.randn(5, 16), torch.randn(16, 6, 7)
     logits, masks = tracker.predict(queries, tracker.project(features))
     normed = predictor.decoder_norm(queries)
@@ -48,7 +48,7 @@ def test_refiner_predicts_like_the_tracker_up_to_a_constant_per_mask():
     torch.manual_seed(0)
     tracker = _tracker()
     refiner = TemporalRefiner(**_SIZES, mask_dim=16)
-    start_refiner_heads(refiner, tracker)
+    warm_start_refiner(refiner, tracker)
     queries, features = torch.randn(5, 16), torch.randn(16, 6, 7)
     expected = tracker.segment(queries, tracker.project(features))
     masks = refiner.segment(queries[None, :, None], features[None, None])[0, :, 0]
