@@ -133,3 +133,11 @@ except ValueError as error:
 def test_sizes_are_checked(size: object) -> None:
     with pytest.raises(ValueError, match="expected \\[height, width\\]"):
         Tubes.from_masks([[{"size": size, "counts": "6"}, {"size": [2, 3], "counts": "6"}]])
+
+
+def test_unwanted_pairs_are_left_out() -> None:
+    rng = np.random.default_rng(0)
+    tubes = Tubes.from_masks([rles(boxes(rng, 4)) for _ in range(4)])
+    wanted = rng.random((4, 4)) < 0.5
+    expected = np.where(wanted, tube_ious(tubes, tubes), 0)
+    np.testing.assert_array_equal(tube_ious(tubes, tubes, wanted=wanted), expected)

@@ -1,7 +1,7 @@
 import json
+import resource
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -54,9 +54,11 @@ def test_flags_reach_the_evaluation() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["ytvis", "--help"]])
 def test_help_is_quick_and_shows_an_example(arguments: list[str]) -> None:
-    start = time.perf_counter()
+    start = resource.getrusage(resource.RUSAGE_CHILDREN)
     run = evaluate(*arguments)
-    assert time.perf_counter() - start < 1
+    end = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # processor time: the machine may be busy with other things
+    assert end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime < 1
     assert run.returncode == 0
     assert "python tools/evaluate.py ytvis --gt" in run.stdout
 

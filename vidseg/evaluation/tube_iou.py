@@ -92,7 +92,9 @@ class Tubes:
         return [tracks[row][frame] for row, frame in places]
 
 
-def tube_ious(rows: Tubes, columns: Tubes, *, min_iou: float = 0.0) -> np.ndarray:
+def tube_ious(
+    rows: Tubes, columns: Tubes, *, wanted: np.ndarray | None = None, min_iou: float = 0.0
+) -> np.ndarray:
     """Gives the IoU of every pair of tracks.
 
     Frames beyond the shorter of two tracks are ignored, as is a frame whose two masks differ in
@@ -101,6 +103,7 @@ def tube_ious(rows: Tubes, columns: Tubes, *, min_iou: float = 0.0) -> np.ndarra
     Args:
         rows: N tracks.
         columns: M tracks of the same video.
+        wanted: pairs to compare, bool ``(N, M)``, ``None`` for all; the others are given 0.
         min_iou: pairs that provably stay below may be given a smaller value than they have; 0
             computes every pair exactly.
 
@@ -116,8 +119,12 @@ def tube_ious(rows: Tubes, columns: Tubes, *, min_iou: float = 0.0) -> np.ndarra
         return result
     block = max(1, MAX_PAIR_FRAMES // (len(columns) * frames))
     for start in range(0, len(rows), block):
-        part = rows if block >= len(rows) else rows.select(range(len(rows))[start : start + block])
-        result[start : start + block] = _Comparison(part, columns, frames).ious(min_iou)
+        stop = start + block
+        part = rows if block >= len(rows) else rows.select(range(len(rows))[start:stop])
+        comparison = _Comparison(part, columns, frames)
+        if wanted is not None:
+            comparison.leave_out(~wanted[start:stop])
+        result[start:stop] = comparison.ious(min_iou)
     return result
 
 
@@ -137,15 +144,22 @@ class _Comparison:
         )  # (N, M, T)
         self._totals = _pair_areas(rows, columns, self._bounds)  # (N, M)
 
+    def leave_out(self, pairs: np.ndarray) -> None:
+        """Takes pairs, bool ``(N, M)``, for disjoint."""
+        self._bounds[pairs] = 0
+
     def ious(self, min_iou: float) -> np.ndarray:
         """Gives the IoU of every pair that may reach ``min_iou``, and less for the others."""
-        for start in (0, 1):
-            frames = slice(start, None, 2)
-            if start == 0:
-                self._drop(min_iou)
-                self._apply_boxes(frames)
-            self._drop(min_iou)
-            self._apply_masks(frames)
+        even, odd = slice(0, None, 2), slice(1, None, 2)
+        self._drop(min_iou)
+        self._apply_boxes(even)
+        self._drop(min_iou)
+        meets: np.ndarray = self._bounds > 0
+        _check_used(self._rows, np.asarray(meets.any(axis=1)))
+        _check_used(self._columns, np.asarray(meets.any(axis=0)))
+        self._apply_masks(even)
+        self._drop(min_iou)
+        self._apply_masks(odd)
         shared = self._bounds.sum(axis=2)
         unions = self._totals - shared
         return np.divide(shared, unions, out=np.zeros(shared.shape), where=unions > 0)
@@ -168,12 +182,9 @@ class _Comparison:
     def _apply_masks(self, frames: slice) -> None:
         """Replaces the bounds in some frames by the exact intersections."""
         bounds = self._bounds[:, :, frames]
-        meets = bounds > 0
-        places = np.nonzero(meets)
+        places = np.nonzero(bounds > 0)
         if len(places[0]) == 0:
             return
-        _check_used(self._rows, meets.any(axis=1), frames)
-        _check_used(self._columns, meets.any(axis=0), frames)
         rows = [track[frames] for track in self._rows.masks]
         columns = [track[frames] for track in self._columns.masks]
         # One merge per pair and frame: a matrix call of pycocotools computes pairs that were ruled
@@ -196,12 +207,13 @@ def _used_boxes(tubes: Tubes, is_used: np.ndarray, frames: slice) -> np.ndarray:
     return boxes
 
 
-def _check_used(tubes: Tubes, is_used: np.ndarray, frames: slice) -> None:
-    """Checks the masks at the used places, before C code compares them."""
+def _check_used(tubes: Tubes, is_used: np.ndarray) -> None:
+    """Checks the masks at the used places, bool ``(N, T)``, before C code compares them."""
     num_frames = is_used.shape[1]
-    places = (slice(None), frames)
-    areas, sizes = tubes.areas[places][:, :num_frames], tubes.sizes[places][:, :num_frames]
-    check_runs(tubes.masks_at(is_used, frames), areas[is_used], sizes[is_used])
+    masks = tubes.masks_at(is_used, slice(None))
+    if masks:
+        areas, sizes = tubes.areas[:, :num_frames], tubes.sizes[:, :num_frames]
+        check_runs(masks, areas[is_used], sizes[is_used])
 
 
 def _pair_areas(rows: Tubes, columns: Tubes, bounds: np.ndarray) -> np.ndarray:

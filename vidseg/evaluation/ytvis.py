@@ -204,14 +204,22 @@ def score_ytvis(
         DataError: see there.
     """
     with _no_garbage_collection():
-        truth = load_ground_truth(gt, occlusion=occlusion)
-        predictions = load_results(results, truth)
-        _warn(truth, predictions, occlusion=occlusion, strict=strict)
-        all_classes = dict.fromkeys(truth.category_ids, 0)
-        classes = all_classes if class_agnostic else {k: i for i, k in enumerate(all_classes)}
-        ranges = Ranges.build(occlusion=occlusion)
-        matches = _match_videos(truth, predictions, classes, ranges, strict=strict)
-        curves = [accumulate(of_class, len(ranges)) for of_class in matches]
+        return _score(
+            gt, results, class_agnostic=class_agnostic, occlusion=occlusion, strict=strict
+        )
+
+
+def _score(
+    gt: Any, results: Any, *, class_agnostic: bool, occlusion: bool, strict: bool
+) -> YTVISScores:
+    truth = load_ground_truth(gt, occlusion=occlusion)
+    predictions = load_results(results, truth)
+    _warn(truth, predictions, occlusion=occlusion, strict=strict)
+    all_classes = dict.fromkeys(truth.category_ids, 0)
+    classes = all_classes if class_agnostic else {k: i for i, k in enumerate(all_classes)}
+    ranges = Ranges.build(occlusion=occlusion)
+    matches = _match_videos(truth, predictions, classes, ranges, strict=strict)
+    curves = [accumulate(of_class, len(ranges)) for of_class in matches]
     precision, recall, scores = (
         _unflatten(np.stack(parts, axis=-3), occlusion=occlusion)
         for parts in zip(*curves, strict=True)
@@ -247,80 +255,65 @@ def _match_videos(
     is_annotated = {number for groups in annotated.values() for number in groups}
     matches: list[list[Matches]] = [[] for _ in range(max(classes.values(), default=-1) + 1)]
     for video in truth.video_ids:
-        theirs = annotated.get(video, {})
-        ours = {
+        kept = {
             # a stable sort: equal scores keep their order in the file
             number: sorted(tracks, key=lambda track: -track.score)[: DETECTION_LIMITS[-1]]
             for number, tracks in predicted.get(video, {}).items()
             if number in is_annotated
         }
-        tubes = _TubesByClass(ours, "the results")
-        true_tubes = _TubesByClass(theirs, "the ground truth")
-        for number in sorted({*ours, *theirs}):
-            predicted_tubes = tubes.of(number)
-            matches[number].append(
-                _match(
-                    ours.get(number, []),
-                    theirs.get(number, []),
-                    _ious(predicted_tubes, true_tubes.of(number), video),
-                    ranges.outside_area(predicted_tubes.mean_areas()),
-                    ranges,
-                    strict=strict,
-                )
-            )
+        ours = _VideoTracks(kept, f"the results, video {video!r}")
+        theirs = _VideoTracks(annotated.get(video, {}), f"the ground truth, video {video!r}")
+        for number, match in _match_video(ours, theirs, ranges, video, strict=strict):
+            matches[number].append(match)
     return matches
 
 
-def _ious(tubes: Tubes, true_tubes: Tubes, video: Any) -> np.ndarray:
-    try:
-        return tube_ious(tubes, true_tubes, min_iou=IOU_THRESHOLDS[0])
-    except ValueError as error:
-        raise DataError(f"video {video!r}, results or ground truth: {error}") from None
+class _VideoTracks:
+    """The tracks of one video, class by class, and their properties as arrays."""
 
-
-class _TubesByClass:
-    """The tracks of one video, measured together and handed out by class."""
-
-    def __init__(self, groups: Mapping[int, Sequence[Track]], what: str) -> None:
+    def __init__(self, groups: Mapping[int, Sequence[Track]], where: str) -> None:
         tracks = [track for group in groups.values() for track in group]
         try:
-            self._all = Tubes.from_masks([track.masks for track in tracks])
+            self.tubes = Tubes.from_masks([track.masks for track in tracks])
         except ValueError as error:
-            raise DataError(f"{what}, video {tracks[0].video_id!r}: {error}") from None
-        self._rows: dict[int, range] = {}
-        start = 0
-        for number, group in groups.items():
-            self._rows[number] = range(start, start + len(group))
-            start += len(group)
+            raise DataError(f"{where}: {error}") from None
+        self.classes = np.array(
+            [number for number, group in groups.items() for _ in group], dtype=np.int64
+        )
+        self.scores = np.array([track.score for track in tracks], dtype=np.float64)
+        self.areas = np.array([track.area for track in tracks], dtype=np.float64)
+        self.occlusions = np.array([track.occlusion for track in tracks], dtype=np.float64)
+        self.is_crowd = np.array([track.is_crowd for track in tracks], dtype=bool)
+        self.has_id_zero = np.array([track.id == 0 for track in tracks], dtype=bool)
 
-    def of(self, number: int) -> Tubes:
-        """Gives the tracks of one class."""
-        return self._all.select(self._rows.get(number, range(0)))
 
-
-def _match(
-    predictions: Sequence[Track],
-    truths: Sequence[Track],
-    ious: np.ndarray,
-    outside: np.ndarray,
-    ranges: Ranges,
-    *,
-    strict: bool,
-) -> Matches:
-    """Matches the tracks of one video and class, predictions by falling score."""
-    is_crowd = np.array([track.is_crowd for track in truths], dtype=bool)
-    return match_tracks(
-        ious,
-        np.array([track.score for track in predictions], dtype=np.float64),
-        outside=outside,
-        ignored=ranges.ignored(
-            np.array([track.area for track in truths], dtype=np.float64),
-            np.array([track.occlusion for track in truths], dtype=np.float64),
-            is_crowd,
-        ),
-        is_crowd=is_crowd,
-        forgotten=np.array([track.id == 0 for track in truths]) if strict else None,
-    )
+def _match_video(
+    ours: _VideoTracks, theirs: _VideoTracks, ranges: Ranges, video: Any, *, strict: bool
+) -> Iterator[tuple[int, Matches]]:
+    """Matches predictions and ground truths of a video, class by class."""
+    same_class = ours.classes[:, None] == theirs.classes
+    try:
+        ious = tube_ious(
+            ours.tubes, theirs.tubes, wanted=same_class, min_iou=float(IOU_THRESHOLDS[0])
+        )
+    except ValueError as error:
+        raise DataError(f"video {video!r}, results or ground truth: {error}") from None
+    outside = ranges.outside_area(ours.tubes.mean_areas())
+    ignored = ranges.ignored(theirs.areas, theirs.occlusions, theirs.is_crowd)
+    for number in np.union1d(ours.classes, theirs.classes).tolist():
+        rows = np.flatnonzero(ours.classes == number)
+        columns = np.flatnonzero(theirs.classes == number)
+        yield (
+            number,
+            match_tracks(
+                ious[rows][:, columns],
+                ours.scores[rows],
+                outside=outside[:, rows],
+                ignored=ignored[:, columns],
+                is_crowd=theirs.is_crowd[columns],
+                forgotten=theirs.has_id_zero[columns] if strict else None,
+            ),
+        )
 
 
 @contextlib.contextmanager
