@@ -56,6 +56,8 @@ def test_architecture_is_the_last_stage_s(last: Path) -> None:
         (["SOLVER.MAX_ITER"], "no partner"),
         (["bb:SEED", "1"], "no stage 'bb'; nearest: b"),
         (["SOLVER.MAX_ITR", "1"], "MAX_ITER"),
+        (["TEST.PATIENCE", "2"], "needs TEST.BEST_METRIC"),
+        (["TEST.BEST_METRIC", "segm/AP"], "needs a TEST.EVAL_PERIOD"),
         (["a:OUTPUT_DIR", "x", "b:OUTPUT_DIR", "x"], "used by a and by b"),
     ],
 )

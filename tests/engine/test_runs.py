@@ -217,6 +217,37 @@ def test_best_weights_and_patience(config: Path, tmp_path: Path) -> None:
     assert run(config, *options) == 0
 
 
+def test_last_iteration_is_evaluated_once(config: Path, tmp_path: Path) -> None:
+    run(config, "TEST.EVAL_PERIOD", 5, "TEST.BEST_METRIC", "segm/AR1", "TEST.KEEP_BEST", 2)
+    output = tmp_path / "output" / "toy"
+    names = sorted(path.name for path in output.glob("model_best_*"))
+    assert names == ["model_best_0000005.pth", "model_best_0000008.pth"]
+    assert (output / "log.txt").read_text().count("4 videos in") == 2
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines if "segm/AR1" in line] == [5, 8]
+
+
+def test_stopped_evaluation_is_repeated(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "output" / "toy"
+    from vidseg.engine import setup
+
+    original = setup.evaluate_model
+
+    def stopped(*arguments: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(setup, "evaluate_model", stopped)
+        assert run(config) == 128 + signal.SIGTERM
+    assert (output / "model_final.pth").is_file()
+    assert not (output / "final_metrics.json").exists()
+    assert run(config) == 0
+    assert (output / "final_metrics.json").is_file()
+
+
 def test_more_classes_than_the_model(config: Path) -> None:
     with pytest.raises(UserError, match="NUM_CLASSES"):
         run(config, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 0)

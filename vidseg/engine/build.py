@@ -170,13 +170,9 @@ def _add_hooks(cfg: CfgNode, trainer: Trainer) -> None:
         trainer.hooks.append(ProgressBarHook())
 
 
-def _evaluate_all(cfg: CfgNode, trainer: Trainer) -> dict[str, float]:
-    metrics: dict[str, float] = {}
-    for name in cfg.DATASETS.TEST:
-        results = evaluate_model(
-            cfg, trainer.model, name, cfg.OUTPUT_DIR, before_video=stop_check(trainer)
-        )
-        prefix = f"{name}/" if len(cfg.DATASETS.TEST) > 1 else ""
-        metrics.update({f"{prefix}{key}": value for key, value in flatten(results).items()})
-    # Decisions on metrics (best, patience) must be the same everywhere.
-    return dict(gather(metrics)[0])
+def _evaluate_all(cfg: CfgNode, trainer: Trainer) -> dict[str, dict[str, float]]:
+    check = stop_check(trainer)
+    return {
+        name: flatten(evaluate_model(cfg, trainer.model, name, cfg.OUTPUT_DIR, before_video=check))
+        for name in cfg.DATASETS.TEST
+    }

@@ -98,7 +98,16 @@ def _load(
             words += [key, str(Path(value) / name)]
     cfg = load_config(path, overrides=words, plugins=plugins)
     cfg.freeze()
+    _check_keys(cfg)
     return Stage(name, cfg)
+
+
+def _check_keys(cfg: CfgNode) -> None:
+    """Refuses keys that would have no effect, before hours of training show it."""
+    if cfg.TEST.PATIENCE > 0 and not cfg.TEST.BEST_METRIC:
+        raise ConfigError("TEST.PATIENCE needs TEST.BEST_METRIC, e.g. segm/AP")
+    if cfg.TEST.BEST_METRIC and cfg.TEST.EVAL_PERIOD <= 0:
+        raise ConfigError("TEST.BEST_METRIC needs a TEST.EVAL_PERIOD above 0")
 
 
 def _pairs(overrides: Sequence[str]) -> list[tuple[str, str, str]]:

@@ -24,13 +24,16 @@ logger = logging.getLogger(__name__)
 Metrics = dict[str, float]
 """Flat names (``segm/AP``; with several data sets ``<data set>/segm/AP``) to values."""
 
+ByDataset = dict[str, dict[str, float]]
+"""Data set to flat names to values."""
+
 
 class EvaluationHook(Hook):
     """Evaluates every so many iterations, before the checkpoint of that iteration is written.
 
     Args:
-        evaluate: evaluates the model as it is and gives flat metrics.
-        period: iterations between evaluations, the last iteration excluded.
+        evaluate: evaluates the model as it is.
+        period: iterations between evaluations; the last iteration is evaluated too. 0 is never.
         averaged: context in which the weights to evaluate are in place (EMA), if others.
         write: passes metrics to the writers of the run.
         best: is told the metrics of each evaluation.
@@ -40,7 +43,7 @@ class EvaluationHook(Hook):
 
     def __init__(
         self,
-        evaluate: Callable[[], Metrics],
+        evaluate: Callable[[], ByDataset],
         period: int,
         *,
         averaged: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
@@ -52,7 +55,8 @@ class EvaluationHook(Hook):
         self.averaged = averaged
         self.write = write
         self.best = best
-        self._evaluated_at = 0
+        self.latest: ByDataset = {}
+        self.evaluated_at = 0
 
     def before_train(self, trainer: Trainer) -> None:
         """Makes up for an evaluation that a stop cut short."""
@@ -61,13 +65,14 @@ class EvaluationHook(Hook):
     def after_step(self, trainer: Trainer) -> None:
         """Evaluates if it is time."""
         iteration = trainer.iteration
-        due = self.period > 0 and iteration % self.period == 0 and iteration < trainer.max_iter
-        if not due or iteration == self._evaluated_at:
+        due = self.period > 0 and (iteration % self.period == 0 or iteration == trainer.max_iter)
+        if not due or iteration == self.evaluated_at:
             return
         trainer.raise_if_stopped()
         with self.averaged():
-            metrics = self.evaluate()
-            self._evaluated_at = iteration
+            self.latest = self.evaluate()
+            metrics = _joined(self.latest)
+            self.evaluated_at = iteration
             if self.best is not None:
                 self.best.see(trainer, metrics)
         if self.write is not None:
@@ -75,11 +80,11 @@ class EvaluationHook(Hook):
 
     def state_dict(self) -> dict[str, Any]:
         """Gives the iteration of the last evaluation."""
-        return {"evaluated_at": self._evaluated_at}
+        return {"evaluated_at": self.evaluated_at}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes it over."""
-        self._evaluated_at = state["evaluated_at"]
+        self.evaluated_at = state["evaluated_at"]
 
 
 class BestHook(Hook):
@@ -153,6 +158,13 @@ def find_metric(metrics: Metrics, name: str) -> float:
             return value
     guess = ", ".join(nearest(name, metrics) or list(metrics)[:5])
     raise ConfigError(f"TEST.BEST_METRIC {name!r} was not computed; nearest: {guess}")
+
+
+def _joined(metrics: ByDataset) -> Metrics:
+    """Puts the data set before the name where there are several."""
+    if len(metrics) == 1:
+        return dict(next(iter(metrics.values())))
+    return {f"{d}/{name}": value for d, flat in metrics.items() for name, value in flat.items()}
 
 
 def _best_name(iteration: int) -> str:

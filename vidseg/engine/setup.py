@@ -23,6 +23,7 @@ from .chain import Stage
 from .distributed import barrier, is_main, local_rank, process_group, world_size
 from .ema import EmaHook
 from .evaluate import check_expected, evaluate_model, flatten, format_table
+from .evaluation_hooks import EvaluationHook
 from .overlay import write_overlay
 from .report import describe_data, describe_environment, describe_model, log_to
 from .run_dir import RunDirectory, RunState, describe_differences, locked
@@ -140,13 +141,10 @@ def _run_stage(stage: Stage, state: RunState, weights: str, *, is_last: bool) ->
     missing = [name for name in cfg.DATASETS.TEST if name not in metrics]
     if missing or (is_last and cfg.DATASETS.TEST and not _overlays(stage)):
         model = model or build_initial_model(cfg, directory.checkpointer.final_path)
-        with StopSignals() as signals:
-            check = signals.raise_if_received if world_size() == 1 else None
-            for name in missing:
-                results = evaluate_model(cfg, model, name, stage.output_dir, before_video=check)
-                metrics[name] = flatten(results)
-                if is_main():
-                    directory.write_metrics(iteration, metrics)
+        for name in missing:
+            metrics[name] = _evaluate(cfg, model, name)
+            if is_main():
+                directory.write_metrics(iteration, metrics)
         if is_last and is_main():
             write_overlay(cfg, model, cfg.DATASETS.TEST[0], stage.output_dir)
     if is_main():
@@ -166,6 +164,7 @@ def _train(stage: Stage, cfg: Any, model: nn.Module) -> int:
         directory.forget_result()
         directory.write_config(stage.cfg)
     barrier()
+    metrics: dict[str, dict[str, float]] = {}
     trainer.train()
     if trainer.stop_reason == "signal":
         number = trainer.signals.received or 15
@@ -178,7 +177,11 @@ def _train(stage: Stage, cfg: Any, model: nn.Module) -> int:
     for hook in trainer.hooks:
         if isinstance(hook, EmaHook):
             hook.keep()
+        if isinstance(hook, EvaluationHook) and hook.evaluated_at == trainer.iteration:
+            metrics = hook.latest
     if is_main():
+        if metrics:
+            directory.write_metrics(trainer.iteration, metrics)
         content = {
             "model": model.state_dict(),
             "iteration": trainer.iteration,
@@ -232,17 +235,25 @@ def _evaluate_only(stage: Stage) -> None:
         raise UserError(
             f"--eval-only: there are no weights; {weights} does not exist, give MODEL.WEIGHTS FILE"
         )
-    with log_to(stage.output_dir), StopSignals() as signals:
+    with log_to(stage.output_dir):
         model = build_initial_model(cfg, weights)
         logger.info(describe_environment(next(model.parameters()).device))
         logger.info(describe_model(cfg.MODEL.META_ARCHITECTURE, model))
-        check = signals.raise_if_received if world_size() == 1 else None
-        metrics = {}
-        for name in cfg.DATASETS.TEST:
-            results = evaluate_model(cfg, model, name, stage.output_dir, before_video=check)
-            metrics[name] = flatten(results)
+        metrics = {name: _evaluate(cfg, model, name) for name in cfg.DATASETS.TEST}
         if is_main():
             check_expected(cfg, metrics)
+
+
+def _evaluate(cfg: Any, model: nn.Module, dataset: str) -> dict[str, float]:
+    """Evaluates on one data set; a signal ends it between two videos."""
+    with StopSignals() as signals:
+        # Several ranks have to finish together, or they wait for each other for ever.
+        check = signals.raise_if_received if world_size() == 1 else None
+        try:
+            return flatten(evaluate_model(cfg, model, dataset, cfg.OUTPUT_DIR, before_video=check))
+        except Interrupted:
+            logger.warning("evaluation on %s was stopped; the same command repeats it", dataset)
+            raise
 
 
 def _report_chain(stages: Sequence[Stage]) -> None:

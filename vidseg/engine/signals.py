@@ -61,4 +61,4 @@ class StopSignals:
             raise KeyboardInterrupt
         self.received = number
         name = signal.Signals(number).name
-        logger.warning("%s received: the run stops after this step, with a checkpoint", name)
+        logger.warning("%s received: stopping in good order; Ctrl-C (again) ends it at once", name)

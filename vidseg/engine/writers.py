@@ -112,8 +112,11 @@ class WandbWriter:
             raise ConfigError(
                 "WRITERS lists wandb, which is not installed: pip install 'vidseg[wandb]'"
             ) from error
-        name = directory.resolve().name
-        self._run = wandb.init(dir=str(directory), name=name, id=name, resume="allow")
+        kept = directory / "wandb_id"
+        if start == 0 or not kept.is_file():
+            kept.write_text(wandb.util.generate_id())
+        name, identity = directory.resolve().name, kept.read_text()
+        self._run = wandb.init(dir=str(directory), name=name, id=identity, resume="allow")
 
     def write(self, iteration: int, scalars: Mapping[str, float]) -> None:
         """Logs the scalars at the given step."""
