@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["write_overlay"]
 
+_MIN_SCORE = 0.3
+_MIN_SIDE = 384  # labels cover frames that are much smaller
+
 logger = logging.getLogger(__name__)
 
 
@@ -61,5 +64,12 @@ def _write(cfg: CfgNode, model: nn.Module, dataset_name: str, directory: Path) -
     path = directory / f"overlay_{samples[0]['video_id']}.mp4"
     directory.mkdir(parents=True, exist_ok=True)
     classes = DatasetCatalog.metadata(dataset_name).classes
-    save_overlay(samples[0]["file_names"], prediction, path, class_names=classes)
+    save_overlay(
+        samples[0]["file_names"],
+        prediction,
+        path,
+        class_names=classes,
+        min_score=_MIN_SCORE,
+        min_side=_MIN_SIDE,
+    )
     return path

@@ -73,14 +73,23 @@ class FramePainter:
         size: (height, width) of the frames.
         opacity: of the tint, 0 to 1.
         boxes: whether to draw bounding boxes as well.
+        scale: whole factor by which pictures are enlarged, so that labels fit small frames.
 
     Raises:
         DataError: if a mask has another size than the frames.
     """
 
     def __init__(
-        self, size: tuple[int, int], *, opacity: float = 0.42, boxes: bool = False
+        self,
+        size: tuple[int, int],
+        *,
+        opacity: float = 0.42,
+        boxes: bool = False,
+        scale: int = 1,
     ) -> None:
+        self.frame_size = size
+        self.scale = scale
+        size = (size[0] * scale, size[1] * scale)
         self.size = size
         self.opacity = opacity
         self.boxes = boxes
@@ -97,9 +106,11 @@ class FramePainter:
             objects: in any order.
 
         Returns:
-            A new array like ``image``.
+            A new array like ``image``, ``scale`` times as high and wide.
         """
         canvas = Image.fromarray(image)
+        if self.scale > 1:
+            canvas = canvas.resize(self.size[::-1], Image.Resampling.BICUBIC)
         placed = self._boxes_of(objects)
         placed.sort(key=lambda pair: -(pair[1][2] - pair[1][0]) * (pair[1][3] - pair[1][1]))
         for drawing, box in placed:
@@ -115,14 +126,16 @@ class FramePainter:
     def _boxes_of(self, objects: Sequence[Drawing]) -> list[tuple[Drawing, Box]]:
         """Pairs the objects that have pixels with their boxes left, top, right, bottom."""
         for drawing in objects:
-            if tuple(drawing.mask["size"]) != tuple(self.size):
+            if tuple(drawing.mask["size"]) != tuple(self.frame_size):
                 height, width = drawing.mask["size"]
                 raise DataError(
                     f"a mask of track {drawing.track_id} is {width}x{height}, but the frames are "
-                    f"{self.size[1]}x{self.size[0]}: the result belongs to another video"
+                    f"{self.frame_size[1]}x{self.frame_size[0]}: the result belongs to another "
+                    "video"
                 )
         corners = rle.boxes([drawing.mask for drawing in objects]).astype(int)
         corners[:, 2:] += corners[:, :2]
+        corners *= self.scale
         return [
             (drawing, tuple(box))
             for drawing, box in zip(objects, corners.tolist(), strict=True)
@@ -132,7 +145,10 @@ class FramePainter:
     def _tint(self, canvas: Image.Image, drawing: Drawing, box: Box) -> None:
         """Blends the mask and its outline in one pass over its box."""
         left, top, right, bottom = box
-        inside = rle.decode(drawing.mask)[top:bottom, left:right]
+        inside = rle.decode(drawing.mask)
+        if self.scale > 1:
+            inside = inside.repeat(self.scale, axis=0).repeat(self.scale, axis=1)
+        inside = inside[top:bottom, left:right]
         alpha = np.where(inside, np.uint8(255 * self.opacity), np.uint8(0))
         alpha[inside & ~_eroded(inside, self.line, box, self.size)] = 255
         canvas.paste(track_color(drawing.track_id), (left, top), Image.fromarray(alpha))
@@ -193,6 +209,7 @@ def save_overlay(
     class_names: Sequence[str] | None = None,
     min_score: float = 0.0,
     boxes: bool = False,
+    min_side: int = 0,
 ) -> Path:
     """Draws a result onto its video, frame by frame: memory does not grow with the video.
 
@@ -205,6 +222,7 @@ def save_overlay(
         class_names: by label; class numbers are shown where it is None.
         min_score: tracks below it are left out.
         boxes: whether to draw bounding boxes as well.
+        min_side: frames whose shorter side is below it are enlarged by a whole factor.
 
     Returns:
         The path written.
@@ -215,7 +233,12 @@ def save_overlay(
     """
     output = Path(output)
     frames = painted_frames(
-        source, result, class_names=class_names, min_score=min_score, boxes=boxes
+        source,
+        result,
+        class_names=class_names,
+        min_score=min_score,
+        boxes=boxes,
+        min_side=min_side,
     )
     if output.suffix.lower() in IMAGE_SUFFIXES:
         if result.num_frames != 1:
@@ -244,6 +267,7 @@ def painted_frames(
     class_names: Sequence[str] | None = None,
     min_score: float = 0.0,
     boxes: bool = False,
+    min_side: int = 0,
 ) -> Iterator[tuple[float, float, np.ndarray]]:
     """Yields (frames per second, time, picture) of the frames of a result; see ``save_overlay``."""
     reader = VideoReader(source, quiet=True) if not isinstance(source, VideoReader) else source
@@ -254,7 +278,8 @@ def painted_frames(
             strict=True,
         )
     )
-    painter = FramePainter(reader.info.size, boxes=boxes)
+    scale = max(1, math.ceil(min_side / min(reader.info.size)))
+    painter = FramePainter(reader.info.size, boxes=boxes, scale=scale)
     last = max(objects, default=-1)
     for frame in reader.frames():
         if frame.index in objects:
