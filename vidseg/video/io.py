@@ -324,21 +324,25 @@ def _packets(container: av.container.InputContainer, damage: _Damage) -> Iterato
 
 def _decode(path: Path, info: VideoInfo, *, warn: bool) -> Iterator[VideoFrame]:
     damage = _Damage()
+    announced = None  # not comparable where the caller stops early
     start: float | None = None
     last = -1.0
-    with _open_container(path) as container:
-        unit = container.streams.video[0].time_base
-        for index, frame in enumerate(_packets_to_frames(container, damage)):
-            stated = None if frame.pts is None or not unit else float(frame.pts * unit)
-            if start is None:
-                start = stated or 0.0
-            time = stated - start if stated is not None else index / info.fps
-            # Time must move on even where the file says otherwise: players and muxers rely on it.
-            last = time if time > last else last + 0.5 / info.fps
-            yield VideoFrame(index, last, _upright(frame, info.size))
-    text = damage.text(info.num_frames)
-    if text and warn:
-        logger.warning("%s %s", path, text)
+    try:
+        with _open_container(path) as container:
+            unit = container.streams.video[0].time_base
+            for index, frame in enumerate(_packets_to_frames(container, damage)):
+                stated = None if frame.pts is None or not unit else float(frame.pts * unit)
+                if start is None:
+                    start = stated or 0.0
+                time = stated - start if stated is not None else index / info.fps
+                # Time must move on even where the file says otherwise: muxers rely on it.
+                last = time if time > last else last + 0.5 / info.fps
+                yield VideoFrame(index, last, _upright(frame, info.size))
+        announced = info.num_frames
+    finally:
+        text = damage.text(announced)
+        if text and warn:
+            logger.warning("%s %s", path, text)
 
 
 def _quarter_turns(frame: av.VideoFrame) -> int:
