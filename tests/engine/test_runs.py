@@ -128,8 +128,9 @@ def test_finished_run_has_nothing_to_do(
     capsys.readouterr()
     assert run(config, resume=resume) == 0
     shown = capsys.readouterr().out
-    assert "nothing to train" in shown
-    assert "| AP50 |" in shown.replace("  ", " ") or "AP50" in shown
+    assert "nothing to do" in shown
+    assert "AP50" in shown
+    assert "overlay_1.mp4" in shown
     assert_equal(before, weights(tmp_path / "output" / "toy"))
 
 

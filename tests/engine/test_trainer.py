@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from vidseg.checkpoint import Checkpointer
 from vidseg.config import get_cfg
+from vidseg.engine.batches import TrainingError, seed_iteration
 from vidseg.engine.ema import EmaHook
 from vidseg.engine.hooks import CheckpointHook
 from vidseg.engine.precision import Precision
-from vidseg.engine.trainer import Trainer, TrainingError, seed_iteration
+from vidseg.engine.trainer import Trainer
 from vidseg.errors import ConfigError, DataError
 from vidseg.solver import IterationSchedule
 

@@ -125,7 +125,7 @@ def _run_stage(stage: Stage, state: RunState, weights: str, *, is_last: bool) ->
     model: nn.Module | None = None
     if state.trained >= 0:
         logger.info(
-            "%s: %s is finished at iteration %d of %d, nothing to train; to train anew, choose "
+            "%s: %s is finished at iteration %d of %d, nothing to do; to train anew, choose "
             "another OUTPUT_DIR or remove it",
             stage.name,
             stage.output_dir,

@@ -8,42 +8,37 @@ need not be saved, and an evaluation in between or a killed process changes noth
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import math
-import random
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vidseg.errors import DataError, UserError
+from vidseg.errors import DataError
 from vidseg.solver import IterationSchedule
 
+from .batches import (
+    Sample,
+    TrainingError,
+    describe_sample,
+    seed_iteration,
+    split_batch,
+    stream_batches,
+)
 from .distributed import agree, rank, world_size
 from .hooks import Hook
 from .precision import Precision
 from .scalars import ScalarHistory
 from .signals import Interrupted, StopSignals
 
-__all__ = ["Trainer", "TrainingError", "seed_iteration"]
+__all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
-
-Sample = dict[str, Any]
-_MAX_LOADER_RESTARTS = 3
-_WORKER_DIED = ("DataLoader worker", "data loader process died")
-
-
-class TrainingError(UserError):
-    """Reports a run that cannot go on."""
-
-    exit_code = 1
 
 
 class Trainer:
@@ -160,7 +155,7 @@ class Trainer:
                 hook.load_state_dict(state["hooks"][hook.name])
 
     def _loop(self) -> None:
-        batches = self._batches()
+        batches = stream_batches(self.make_loader, lambda: self.iteration)
         while self.iteration < self.max_iter and not self.stop_reason:
             started = time.perf_counter()
             samples = next(batches)
@@ -176,29 +171,6 @@ class Trainer:
 
     def _stop_is_asked(self) -> bool:
         return agree(self.signals.received is not None, self._device)
-
-    def _batches(self) -> Iterator[list[Sample]]:
-        """Streams batches; a loader whose worker died is started again where it stood."""
-        restarts, last = 0, -1
-        while True:
-            try:
-                yield from self.make_loader(self.iteration)
-                return
-            except (RuntimeError, DataError) as error:
-                if not any(phrase in str(error) for phrase in _WORKER_DIED):
-                    raise
-                restarts = restarts + 1 if last == self.iteration else 1
-                last = self.iteration
-                if restarts > _MAX_LOADER_RESTARTS:
-                    raise TrainingError(
-                        f"data loader workers keep dying at iteration {self.iteration} (out of "
-                        "memory?); lower DATALOADER.NUM_WORKERS and use --resume"
-                    ) from error
-                logger.warning(
-                    "a data loader worker died at iteration %d (out of memory?); the loader "
-                    "starts again there",
-                    self.iteration,
-                )
 
     def _step(self, samples: list[Sample]) -> None:
         for sample in samples:
@@ -218,7 +190,7 @@ class Trainer:
     def _accumulate(self, samples: list[Sample]) -> dict[str, float] | None:
         """Adds up the gradients of the batch; None if a loss is not finite."""
         sums: dict[str, float] = {}
-        parts = _split(samples, self.accumulation)
+        parts = split_batch(samples, self.accumulation)
         for index, part in enumerate(parts):
             with self._synchronised(last=index == len(parts) - 1):
                 with self.precision.autocast():
@@ -287,30 +259,6 @@ class Trainer:
                 if not all(bool(torch.isfinite(value)) for value in losses.values()):
                     culprits.append(sample)
         return "; ".join(map(describe_sample, culprits or samples))
-
-
-def describe_sample(sample: Sample) -> str:
-    """Names a sample so that a person finds it: video, first file, frames."""
-    files = sample.get("file_names") or [""]
-    return (
-        f"video {sample.get('video_id', '?')}, {files[0]}, "
-        f"frames {list(sample.get('frame_indices', []))}"
-    )
-
-
-def seed_iteration(seed: int, rank: int, iteration: int) -> None:
-    """Seeds Python, NumPy and torch (all devices) as a function of the three numbers."""
-    words = np.random.SeedSequence([seed, rank, iteration]).generate_state(2, np.uint64)
-    random.seed(int(words[0]))
-    np.random.seed(int(words[0]) & 0xFFFFFFFF)  # noqa: NPY002 (for models that use the old API)
-    torch.manual_seed(int(words[1]) & 0x7FFFFFFFFFFFFFFF)
-
-
-def _split(samples: Sequence[Sample], num_parts: int) -> list[list[Sample]]:
-    """Cuts a batch into parts of nearly equal size, never an empty one."""
-    num_parts = min(num_parts, len(samples))
-    bounds = [len(samples) * i // num_parts for i in range(num_parts + 1)]
-    return [list(samples[a:b]) for a, b in itertools.pairwise(bounds)]
 
 
 def _parallel(model: nn.Module) -> nn.Module:
