@@ -19,9 +19,12 @@ from vidseg import rle
 from vidseg.errors import DataError, run_command
 
 EXAMPLE = """example:
-  python docs/make_pictures.py --config-file projects/dvis_daq/offline.yaml \\
-      --weights output/dvis_daq/offline/model_final.pth --videos 1 2 3
+  python docs/make_pictures.py --config-file projects/dvis_daq/online.yaml \\
+      --weights output/dvis_daq/online/model_final.pth --videos 4 5 6
+
+Without --weights, those of the finished run in OUTPUT_DIR are used.
 """
+CONFIG = "projects/dvis_daq/offline.yaml"
 MAX_BYTES = 300_000  # of a picture: it is part of every clone
 QUALITIES = range(80, 0, -10)
 GAP = 6  # pixels between pictures
@@ -34,8 +37,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True, metavar="F", help="config of the model")
-    parser.add_argument("--weights", required=True, metavar="W", help="its trained weights")
+    parser.add_argument("--config-file", default=CONFIG, metavar="F", help=f"default: {CONFIG}")
+    parser.add_argument("--weights", default="", metavar="W", help="weights file")
     parser.add_argument("--dataset", default="shapes_vis_standard_val", metavar="NAME")
     parser.add_argument("--videos", type=int, nargs="+", default=[1, 2, 3], metavar="ID")
     parser.add_argument("--min-score", type=float, default=0.3, help="of the tracks to draw (0.3)")
@@ -55,7 +58,7 @@ def main(argv: list[str]) -> None:
     if missing := [number for number in args.videos if number not in records]:
         raise DataError(f"--videos: {args.dataset} has no video {missing[0]}")
     classes = DatasetCatalog.metadata(args.dataset).classes
-    predictor = VideoPredictor.from_config(args.config_file, weights=args.weights)
+    predictor = VideoPredictor.from_config(args.config_file, weights=args.weights or None)
     predicted = []
     for number in args.videos:
         result = predictor.predict(records[number]["file_names"])
