@@ -33,6 +33,8 @@ __all__ = ["Drawing", "FramePainter", "class_text", "drawings", "save_overlay", 
 logger = logging.getLogger(__name__)
 
 _GOLDEN_RATIO = 0.61803398875
+_LUMINANCE = np.array([0.299, 0.587, 0.114])
+_MIN_LUMINANCE = 0.5
 _CROWD = 16  # visible tracks beyond which labels shrink to the id
 _MAX_CACHED_PLATES = 512
 
@@ -45,8 +47,11 @@ def track_color(track_id: int) -> Color:
     # Hues come close to each other after a dozen ids: brightness and saturation tell those apart.
     saturation = (0.85, 0.6, 1.0)[track_id // 13 % 3]
     value = (1.0, 0.85)[track_id // 39 % 2]
-    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
-    return round(red * 255), round(green * 255), round(blue * 255)
+    color = np.array(colorsys.hsv_to_rgb(hue, saturation, value))
+    # Blue and violet of full saturation are too dark to be seen on shadows.
+    lacking = max(0.0, _MIN_LUMINANCE - float(color @ _LUMINANCE))
+    red, green, blue = ((color + lacking * (1 - color)) * 255).round().astype(int).tolist()
+    return red, green, blue
 
 
 def class_text(label: int, class_names: Sequence[str] | None) -> str:
@@ -67,7 +72,9 @@ class Drawing:
 
 
 class FramePainter:
-    """Draws tracks onto frames of one size.
+    """Draws tracks onto the frames of one video, in order.
+
+    It remembers where the labels of the last frame were, to keep them from jumping.
 
     Args:
         size: (height, width) of the frames.
@@ -97,6 +104,7 @@ class FramePainter:
         self.line = max(1, round(side / 400))
         self.font_size = int(np.clip(round(math.sqrt(size[0] * size[1]) / 42), 10, 40))
         self._plates: dict[tuple[str, Color, int], Image.Image] = {}
+        self._places: dict[int, int] = {}  # track id -> place of its label in the last frame
 
     def paint(self, image: np.ndarray, objects: Sequence[Drawing]) -> np.ndarray:
         """Draws the objects of one frame, the largest first so that small ones stay visible.
@@ -157,13 +165,22 @@ class FramePainter:
         """Puts a plate at every object, beside the plates that are there already."""
         crowded = len(placed) > _CROWD
         taken: list[Box] = []
+        boxes = [box for _, box in placed]
+        last, self._places = self._places, {}
         for drawing, box in reversed(placed):  # the small ones have the least choice
             text = drawing.short_text if crowded and drawing.short_text else drawing.text
             if not text:
                 continue
             size = round(self.font_size * 0.8) if crowded else self.font_size
             plate = self._plate(text, track_color(drawing.track_id), size)
-            corner = free_corner(box, plate.size, self.size, taken)
+            corner, self._places[drawing.track_id] = free_corner(
+                box,
+                plate.size,
+                self.size,
+                plates=taken,
+                objects=boxes,
+                preferred=last.get(drawing.track_id, 0),
+            )
             taken.append((*corner, corner[0] + plate.width, corner[1] + plate.height))
             canvas.paste(plate, corner, plate)
 
