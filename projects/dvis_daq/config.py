@@ -49,6 +49,9 @@ def add_config(cfg: CfgNode) -> None:
     cfg.MODEL.VIDEO_HEAD.KICK_OUT_FRAME_NUM = 8
     # New tracks per frame at most, best scores first; -1 for no limit.
     cfg.MODEL.VIDEO_HEAD.MAX_BIRTHS_PER_FRAME = -1
+    # Mask IoU with a visible track, or with a better birth, from which a new row is no new object;
+    # published results have no such test: 2.0 can never be reached.
+    cfg.MODEL.VIDEO_HEAD.BIRTH_OVERLAP_THRESHOLD = 2.0
     # Let the slot branch decide, too, whether a tracked object is still there...
     cfg.MODEL.VIDEO_HEAD.OVIS_INFER = False
     # ... which it is above this score.

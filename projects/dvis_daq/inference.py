@@ -24,6 +24,7 @@ from .memory import (
     end_tracks,
     foreground_score,
     plan_step,
+    without_doubles,
 )
 from .tracker import Frame, LiveTracks, VideoInstanceCutter
 
@@ -94,6 +95,11 @@ def track_frame(
             slots = tracker.slots(frame, tracks, query_table)[-1, : len(memory)]
             seen = _seen_with_slots(logits[: len(memory)], tracker.classify(slots), rules)
             visible = torch.cat([seen, visible[len(memory) :]])
+    if rules.birth_overlap <= 1:
+        masks = tracker.segment(queries[visible], frame.projected) > 0
+        visible = without_doubles(
+            visible, scores, masks, num_tracks=len(memory), overlap=rules.birth_overlap
+        )
     plan = plan_step(memory, visible, scores, rules)
     queries, logits = queries[plan.kept], logits[plan.kept]
     masks = tracker.segment(queries, frame.projected)  # (M, h, w)

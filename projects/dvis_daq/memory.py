@@ -28,6 +28,7 @@ __all__ = [
     "end_tracks",
     "foreground_score",
     "plan_step",
+    "without_doubles",
 ]
 
 _NUM_RECENT = 9  # with the current code a window of ten
@@ -46,6 +47,8 @@ class TrackRules:
         max_missed: frames in a row without the object after which its track ends.
         min_length: shorter tracks are noise, unless they last to the end of the video.
         max_births: new tracks per frame at most, best scores first; -1 for no limit.
+        birth_overlap: mask IoU with a visible track, or with a better birth of the same frame,
+            from which a new row is no new object; above 1 nothing is suppressed.
     """
 
     select_threshold: float = 0.1
@@ -55,6 +58,7 @@ class TrackRules:
     max_missed: int = 8
     min_length: int = 1
     max_births: int = -1
+    birth_overlap: float = 2.0
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -68,6 +72,7 @@ class TrackRules:
             "max_missed": head.KICK_OUT_FRAME_NUM,
             "min_length": head.NOISE_FRAME_NUM,
             "max_births": head.MAX_BIRTHS_PER_FRAME,
+            "birth_overlap": head.BIRTH_OVERLAP_THRESHOLD,
         }
 
     def for_training(self) -> TrackRules:
@@ -252,6 +257,37 @@ class StepPlan:
 def foreground_score(logits: Tensor) -> Tensor:
     """Gives the best class probability apart from "no object", ``(..., K+1)`` to ``(...)``."""
     return logits.float().softmax(dim=-1)[..., :-1].amax(dim=-1)
+
+
+def without_doubles(
+    visible: Tensor, scores: Tensor, masks: Tensor, *, num_tracks: int, overlap: float
+) -> Tensor:
+    """Takes back births on objects that are tracked already, or born twice in the frame.
+
+    Args:
+        visible: bool ``(P+n,)``, rows of the live tracks, then of new objects.
+        scores: float ``(P+n,)``; of two births on one object the better one stays.
+        masks: bool ``(V, h, w)`` of the visible rows, in their order.
+        num_tracks: P.
+        overlap: mask IoU from which two rows are one object.
+
+    Returns:
+        ``visible`` without those births; tracks stay as they are.
+    """
+    rows = visible.nonzero()[:, 0]
+    flat = masks.flatten(1).float()
+    shared = flat @ flat.T
+    area = flat.sum(dim=1)
+    iou = shared / (area[:, None] + area[None] - shared).clamp(min=1)
+    order = scores[rows].masked_fill(rows < num_tracks, float("inf"))
+    kept: list[int] = []
+    for row in order.argsort(descending=True, stable=True).tolist():
+        is_track = int(rows[row]) < num_tracks
+        if is_track or not kept or float(iou[row, kept].max()) < overlap:
+            kept.append(row)
+    result = torch.zeros_like(visible)
+    result[rows[kept]] = True
+    return result
 
 
 def plan_step(memory: TrackMemory, visible: Tensor, scores: Tensor, rules: TrackRules) -> StepPlan:

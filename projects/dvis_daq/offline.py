@@ -12,11 +12,11 @@ from vidseg.modeling.build import META_ARCH_REGISTRY
 from vidseg.modeling.criterion import SetCriterion
 from vidseg.modeling.meta_arch.base import VideoSession
 
-from .warm_start import lacks_part, warm_start_refiner
 from .offline_training import offline_losses
 from .online import OnlineModel
 from .refiner import TemporalRefiner
 from .refining import OfflineSession
+from .warm_start import lacks_part, warm_start_refiner
 
 __all__ = ["OfflineModel"]
 

@@ -12,12 +12,12 @@ from vidseg.modeling.build import META_ARCH_REGISTRY
 from vidseg.modeling.meta_arch.base import SegmenterBase, VideoSession
 
 from .criterion import DAQCriterion
-from .warm_start import lacks_part, warm_start_tracker
 from .memory import TrackRules
 from .online_training import online_losses
 from .sessions import OnlineSession, TrackingParts
 from .settings import ResultSettings, TrainingSettings
 from .tracker import VideoInstanceCutter
+from .warm_start import lacks_part, warm_start_tracker
 
 __all__ = ["OnlineModel"]
 

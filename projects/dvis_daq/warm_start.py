@@ -28,7 +28,7 @@ __all__ = ["lacks_part", "warm_start_refiner", "warm_start_tracker"]
 
 _HEADS = ("decoder_norm", "class_embed", "mask_embed")
 # Of the dot products; normed queries of 64 channels then differ by several units of log-odds.
-_MATCH_SCALE = 1.5
+_MATCH_SCALE = 3.0
 
 
 def lacks_part(part: str, missing: Iterable[str]) -> bool:

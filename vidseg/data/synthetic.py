@@ -46,7 +46,7 @@ class _Split:
 
 
 _SPLITS = {
-    "train": _Split("train", 1, 160, 20),
+    "train": _Split("train", 1, 500, 20),
     "val": _Split("valid", 2, 40, 20),
     "frames": _Split("frames", 3, 6000, 1),
 }
