@@ -122,10 +122,7 @@ def resolve_device(cfg: CfgNode) -> torch.device:
     """
     name: str = cfg.MODEL.DEVICE
     if name == "auto":
-        accelerator = torch.accelerator.current_accelerator()
-        if accelerator is None or not torch.accelerator.is_available():
-            return torch.device("cpu")
-        return accelerator
+        return _best_device()
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -135,3 +132,14 @@ def resolve_device(cfg: CfgNode) -> torch.device:
             f"MODEL.DEVICE {name} is not usable here ({reason}); set MODEL.DEVICE auto or cpu"
         ) from error
     return device
+
+
+def _best_device() -> torch.device:
+    if hasattr(torch, "accelerator"):
+        accelerator = torch.accelerator.current_accelerator()
+        found = accelerator is not None and torch.accelerator.is_available()
+        return accelerator if accelerator is not None and found else torch.device("cpu")
+    # torch before 2.6 has no common name for accelerators.
+    if torch.cuda.is_available():
+        return torch.device(torch.cuda.current_device())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

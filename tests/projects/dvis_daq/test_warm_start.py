@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from vidseg.layers.mlp import MLP
-from vidseg.projects.dvis_daq.warm_start import warm_start_refiner, warm_start_tracker
 from vidseg.projects.dvis_daq.refiner import TemporalRefiner
 from vidseg.projects.dvis_daq.tracker import VideoInstanceCutter
+from vidseg.projects.dvis_daq.warm_start import warm_start_refiner, warm_start_tracker
 
 _SIZES = {
     "hidden_dim": 16,
