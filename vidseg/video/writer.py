@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from fractions import Fraction
@@ -21,7 +22,8 @@ logger = logging.getLogger(__name__)
 
 _BT709 = 1  # number of that standard for primaries, transfer and matrix in H.264
 _LIMITED_RANGE = 1
-_MIN_TICKS = 90_000  # per second: fine enough for any variable rate
+_TICKS = 90_000  # per second, about: fine enough for any variable rate
+_MPEG4_TICKS = 65_535  # the most that MPEG-4 part 2 can state
 
 
 class VideoWriter:
@@ -50,7 +52,7 @@ class VideoWriter:
         self._container: av.container.OutputContainer | None = None
         self._stream: av.VideoStream | None = None
         self._size: tuple[int, int] = (0, 0)
-        self._unit = Fraction(1, _MIN_TICKS)
+        self._unit = Fraction(1, _TICKS)
         self._last_tick = -1
 
     def __enter__(self) -> VideoWriter:
@@ -105,11 +107,10 @@ class VideoWriter:
         """Gives up and removes what was written."""
         container, self._container = self._container, None
         if container is not None:
-            try:
+            with contextlib.suppress(OSError, av.error.FFmpegError):  # the first error counts
                 container.close()
-            except (OSError, av.error.FFmpegError):
-                logger.debug("closing %s failed", self._partial, exc_info=True)
-        self._partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there may be no such folder
+            self._partial.unlink()
 
     def _open(self, height: int, width: int) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +123,8 @@ class VideoWriter:
         stream.width, stream.height = width + width % 2, height + height % 2
         stream.pix_fmt = "yuv420p"
         # A multiple of the rate, so that the times of a constant rate are exact.
-        self._unit = Fraction(1, rate.numerator * -(-_MIN_TICKS // rate.numerator))
+        ticks = _TICKS if codec == "libx264" else _MPEG4_TICKS
+        self._unit = Fraction(1, max(ticks // rate.numerator, 1) * rate.numerator)
         stream.codec_context.time_base = self._unit
         _tag_colours(stream.codec_context)
         self._stream, self._size = stream, (height, width)
@@ -150,7 +152,7 @@ def _choose_codec(quality: int) -> tuple[str, dict[str, str]]:
     if "libx264" in av.codecs_available:
         return "libx264", {"crf": str(quality), "preset": "veryfast"}
     logger.warning("this build of PyAV has no libx264; writing MPEG-4 part 2 instead of H.264")
-    return "mpeg4", {"qscale": "4"}
+    return "mpeg4", {"qmin": "2", "qmax": "6"}
 
 
 def _tag_colours(context: av.VideoCodecContext) -> None:
