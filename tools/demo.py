@@ -63,11 +63,12 @@ def main(argv: list[str]) -> int:
     """Shows every input; one that fails does not stop the others."""
     args = parse(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    from vidseg.config import load_config
+
+    cfg = load_config(args.config_file, args.overrides, args.plugin)  # mistakes show at once
     from vidseg.predictor import VideoPredictor
 
-    predictor = VideoPredictor.from_config(
-        args.config_file, args.weights or None, args.overrides, plugins=args.plugin
-    )
+    predictor = VideoPredictor.from_config(cfg, args.weights or None)
     inputs = [path for given in args.input for path in _expand(Path(given))]
     failed = 0
     for path, folder in zip(inputs, _folders(inputs, args.output), strict=True):

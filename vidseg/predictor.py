@@ -88,10 +88,10 @@ class VideoPredictor:
         if isinstance(config, CfgNode):
             if overrides or plugins:
                 raise ConfigError("overrides and plugins need a config file, not a loaded config")
-            cfg, name = config, ""
+            cfg = config
         else:
-            cfg, name = load_config(config, list(overrides), list(plugins)), str(config)
-        file = _weights_file(cfg, weights, name)
+            cfg = load_config(config, list(overrides), list(plugins))
+        file = _weights_file(cfg, weights)
         model = build_model(cfg)
         load_weights(model, file)
         class_names, category_ids = _classes(cfg)
@@ -216,19 +216,17 @@ def _part(result: VideoInstances, start: int, stop: int) -> VideoInstances:
     )
 
 
-def _weights_file(cfg: CfgNode, weights: str | Path | None, name: str) -> Path:
-    if weights:
-        chosen = Path(weights).expanduser()
-    elif cfg.MODEL.WEIGHTS:
-        chosen = Path(cfg.MODEL.WEIGHTS).expanduser()
-    else:
-        chosen = Path(cfg.OUTPUT_DIR) / "model_final.pth"
-        if not chosen.is_file():
-            train = f"train it with tools/train_net.py --config-file {name}" if name else "train it"
-            raise DataError(f"no weights: {chosen} does not exist; {train}, or give another file")
-    if not chosen.is_file():
+def _weights_file(cfg: CfgNode, weights: str | Path | None) -> Path:
+    chosen = Path(weights or cfg.MODEL.WEIGHTS or Path(cfg.OUTPUT_DIR, "model_final.pth"))
+    chosen = chosen.expanduser()
+    if chosen.is_file():
+        return chosen
+    if weights or cfg.MODEL.WEIGHTS:
         raise DataError(f"weights file {chosen} does not exist")
-    return chosen
+    raise DataError(
+        f"no weights: {chosen} does not exist; train this config with tools/train_net.py, or name "
+        "a weights file"
+    )
 
 
 def _classes(cfg: CfgNode) -> tuple[list[str] | None, list[int] | None]:
