@@ -79,7 +79,7 @@ class Scene:
 def random_scene(
     rng: np.random.Generator, level: str, *, height: int, width: int, length: int
 ) -> Scene:
-    """Draws a scene of two to five objects.
+    """Draws a scene of two to four objects.
 
     Args:
         rng: source of every choice.
@@ -96,7 +96,7 @@ def random_scene(
     if level not in LEVELS:
         raise ValueError(f"unknown level {level!r}; choose one of {', '.join(LEVELS)}")
     background, pan = _draw_background(rng, level, height, width, length)
-    count = int(rng.integers(2, 6))
+    count = int(rng.integers(2, 5))
     objects = tuple(_draw_object(rng, level, height, width, length) for _ in range(count))
     return Scene(height, width, background, pan, objects)
 
@@ -151,7 +151,7 @@ def _draw_object(
     jitter = rng.integers(-18, 19, size=3)
     colour = tuple(int(v) for v in np.clip(np.asarray(base) + jitter, 0, 255))
     size = min(height, width)
-    radius = rng.uniform(0.12, 0.24) * size
+    radius = rng.uniform(0.15, 0.28) * size
     texture = _photo_crop(rng, size, size) if level == "hard" else None
     time = np.arange(length)
     swing = 1.0 + rng.uniform(0.0, 0.25) * np.sin(
