@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +177,31 @@ def test_damaged_last_checkpoint(
 
 def test_two_runs_in_one_directory(config: Path, tmp_path: Path) -> None:
     output = tmp_path / "output" / "toy"
-    with locked(output), pytest.raises(UserError, match=f"process {os.getpid()} is already"):
+    code = (
+        "import pathlib, sys; from vidseg.engine.run_dir import locked\n"
+        f"with locked(pathlib.Path({str(output)!r})): print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match=f"process {holder.pid} is already"):
         run(config)
+    holder.communicate()
+    assert run(config) == 0
+
+
+def test_killed_run_lets_go_although_its_children_live(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, signal, time; from vidseg.engine.run_dir import locked\n"
+        f"with locked(pathlib.Path({str(tmp_path)!r})):\n"
+        "    if os.fork() == 0: time.sleep(5); os._exit(0)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    with locked(tmp_path):
+        pass
 
 
 def test_foreign_directory_is_mentioned(config: Path, tmp_path: Path) -> None:
