@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from vidseg.structures import VideoInstances
     from vidseg.video.io import VideoReader
 
+MIN_OVERLAY_SIDE = 120  # smaller frames are enlarged: labels would cover them
+
 EXAMPLE = """example:
   python tools/demo.py --config-file projects/dvis_daq/offline.yaml \\
       --input street.mp4 frames/ photo.jpg --output shown INPUT.MIN_SIZE_TEST 240
@@ -152,7 +154,14 @@ def _show(predictor: VideoPredictor, path: Path, folder: Path, args: argparse.Na
     _write_results(predictor, result, path, folder)
     suffix = "png" if reader.is_picture else "mp4"
     shown = {"class_names": predictor.class_names, "min_score": args.confidence}
-    overlay = save_overlay(path, result, folder / f"overlay.{suffix}", boxes=args.boxes, **shown)
+    overlay = save_overlay(
+        path,
+        result,
+        folder / f"overlay.{suffix}",
+        boxes=args.boxes,
+        min_side=MIN_OVERLAY_SIDE,
+        **shown,
+    )
     strips = save_strips(path, result, folder / "strips.png", **shown)
     if strips is None:  # none of an earlier run either
         (folder / "strips.png").unlink(missing_ok=True)

@@ -74,7 +74,7 @@ def make_video(path: Path, num_frames: int = 4, size: tuple[int, int] = (47, 63)
 def test_video_folder_and_picture(
     demo: Callable[..., tuple[int, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    video = make_video(tmp_path / "street.mp4")
+    video = make_video(tmp_path / "street.mp4", size=(121, 123))
     folder = tmp_path / "frames"
     folder.mkdir()
     for number in range(3):
@@ -83,10 +83,10 @@ def test_video_folder_and_picture(
     code, output = demo(video, folder, picture)
     assert code == 0
     assert len(list(VideoReader(output / "street" / "overlay.mp4"))) == 4
-    assert VideoReader(output / "street" / "overlay.mp4").info.size == (48, 64)
+    assert VideoReader(output / "street" / "overlay.mp4").info.size == (122, 124)
     assert len(list(VideoReader(output / "frames" / "overlay.mp4"))) == 3
     with Image.open(output / "0" / "overlay.png") as image:
-        assert image.size == (40, 30)
+        assert image.size == (160, 120)  # a small picture is enlarged
     for name in ("street", "frames", "0"):
         assert (output / name / "strips.png").is_file()
         records = json.loads((output / name / "results.json").read_text())
