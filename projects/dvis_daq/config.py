@@ -16,6 +16,8 @@ def add_config(cfg: CfgNode) -> None:
     # Tracker: layers of the anchor decoder and of the slot branch.
     cfg.MODEL.TRACKER = CfgNode()
     cfg.MODEL.TRACKER.DECODER_LAYERS = 6
+    # Give an anchor the content of its frame query besides its position; published: position only.
+    cfg.MODEL.TRACKER.ANCHORS_FROM_QUERIES = False
     # Start its prediction heads from the frame decoder's; published training starts them at random.
     cfg.MODEL.TRACKER.WARM_START = False
 

@@ -62,6 +62,8 @@ class VideoInstanceCutter(nn.Module):
         num_classes: K, without "no object".
         num_new_instances: anchors per frame; must equal the number of frame queries.
         num_slots: S.
+        anchors_from_queries: an anchor starts from the content of its frame query, not only from
+            its position. Published checkpoints were trained without.
 
     Source: DVIS-DAQ (Zhou et al., 2024), dynamic anchor queries and emergence/disappearance.
     """
@@ -76,9 +78,11 @@ class VideoInstanceCutter(nn.Module):
         num_classes: int,
         num_new_instances: int,
         num_slots: int = 5,
+        anchors_from_queries: bool = False,
     ) -> None:
         super().__init__()
         self.num_new_instances = num_new_instances
+        self.anchors_from_queries = anchors_from_queries
         self.transformer_self_attention_layers = nn.ModuleList(
             SelfAttentionLayer(hidden_dim, num_heads) for _ in range(num_layers)
         )
@@ -130,6 +134,7 @@ class VideoInstanceCutter(nn.Module):
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "num_new_instances": head.NUM_NEW_INS,
             "num_slots": head.NUM_SLOTS,
+            "anchors_from_queries": cfg.MODEL.TRACKER.ANCHORS_FROM_QUERIES,
         }
 
     def project(self, mask_features: Tensor) -> Tensor:
@@ -170,6 +175,8 @@ class VideoInstanceCutter(nn.Module):
         """
         code = self.mask_position(frame.masks, frame.mask_features)  # (Q, C)
         anchors = self.new_ins_embeds.weight.expand(self.num_new_instances, -1)
+        if self.anchors_from_queries:
+            anchors = anchors + frame.embeds
         queries = torch.cat([tracks.embeds, anchors.to(tracks.embeds.dtype)])
         positions = torch.cat([tracks.positions, code.to(tracks.positions.dtype)])
         return self._decode(queries, frame.embeds, query_pos=positions, memory_pos=code)
