@@ -242,10 +242,9 @@ def _train_settings(cfg: Any) -> list[_TrainSetting]:
         raise ConfigError(
             "DATASETS.TRAIN is empty; name a data set, e.g. shapes_vis_standard_train"
         )
-    ratios, maps, kinds = (
-        _as_long(getattr(node, key), key, names)
-        for key in ("DATASET_RATIO", "DATASET_NEED_MAP", "DATASET_TYPE")
-    )
+    ratios = _as_long(node.DATASET_RATIO, "DATASET_RATIO", names)
+    maps = _as_long(node.DATASET_NEED_MAP, "DATASET_NEED_MAP", names)
+    kinds = _as_long(node.DATASET_TYPE, "DATASET_TYPE", names)
     return [_TrainSetting(*row) for row in zip(names, ratios, maps, kinds, strict=True)]
 
 
