@@ -77,18 +77,14 @@ def annotated(record: dict[str, Any], classes: list[str]) -> list[list[Any]]:
     """Gives what is annotated in a video, frame by frame, to be drawn like a prediction."""
     from vidseg.video.draw import Drawing
 
-    size = record["height"], record["width"]
-    return [
-        [
-            Drawing(
-                rle.from_segmentation(item["segmentation"], *size),
-                item["id"],
-                classes[item["category_id"]],
-            )
-            for item in objects
-        ]
-        for objects in record["annotations"]
-    ]
+    frames: list[list[Any]] = []
+    for objects in record["annotations"]:
+        frames.append([])
+        for item in objects:
+            mask = rle.from_segmentation(item["segmentation"], record["height"], record["width"])
+            if mask is not None:
+                frames[-1].append(Drawing(mask, item["id"], classes[item["category_id"]]))
+    return frames
 
 
 def paint(record: dict[str, Any], objects: list[list[Any]], scale: int) -> list[Any]:
@@ -113,9 +109,9 @@ def paint(record: dict[str, Any], objects: list[list[Any]], scale: int) -> list[
 def save(frames: list[Any], path: Path) -> None:
     """Writes a picture, moving if there are several frames, at the best quality that is small."""
     first, *rest = map(Image.fromarray, frames)
-    moving = {"save_all": True, "append_images": rest, "duration": 120, "loop": 0} if rest else {}
+    moving: dict[str, Any] = {"save_all": True, "append_images": rest, "duration": 120, "loop": 0}
     for quality in QUALITIES:
-        first.save(path, quality=quality, **moving)
+        first.save(path, quality=quality, **(moving if rest else {}))
         if path.stat().st_size <= MAX_BYTES:
             break
     print(f"{path}: {path.stat().st_size // 1000} kB at quality {quality}")

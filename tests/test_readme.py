@@ -235,7 +235,7 @@ def test_commands_and_snippets_run(workspace: Path) -> None:
 
 def _run(command: list[str], work: Path, env: dict[str, str]) -> None:
     done = subprocess.run(
-        command, cwd=work, env=env, capture_output=True, text=True, check=False, timeout=300
+        command, cwd=work, env=env, capture_output=True, text=True, check=False, timeout=900
     )
     told = f"{command[-1]}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     assert done.returncode == 0, told
