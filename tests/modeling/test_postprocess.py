@@ -60,6 +60,14 @@ def test_selection_with_quality_and_few_tracks() -> None:
     assert (scores.diff() <= 0).all()
 
 
+def test_quality_orders_what_the_class_has_picked() -> None:
+    probability = torch.tensor([[0.9, 0.05, 0.05], [0.3, 0.1, 0.6]])
+    quality = torch.tensor([0.1, 1.0])
+    scores, labels, rows = select_instances(probability.log(), 2, quality=quality)
+    assert (rows.tolist(), labels.tolist()) == ([1, 0], [0, 0])
+    torch.testing.assert_close(scores, torch.tensor([0.3, 0.09]))
+
+
 @pytest.mark.parametrize("one_label", [False, True])
 def test_selection_of_nothing(one_label: bool) -> None:
     found = select_instances(torch.zeros(0, 4), 5, one_label_per_track=one_label)

@@ -70,8 +70,15 @@ def evaluate_model(
 
 
 def inference_dir(output_dir: str | Path, dataset_name: str) -> Path:
-    """Gives the folder for what is inferred on a data set; a path is named by its file."""
-    name = Path(dataset_name).stem if dataset_name.endswith(".json") else dataset_name
+    """Gives the folder for what is inferred on a data set.
+
+    A path is named by its file and the folder that holds it: files of the same name, one for each
+    split, are usual.
+    """
+    name = dataset_name
+    if dataset_name.endswith(".json"):
+        path = Path(dataset_name).resolve()
+        name = "_".join(part for part in (path.parent.name, path.stem) if part)
     return Path(output_dir) / "inference" / name
 
 

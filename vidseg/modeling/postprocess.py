@@ -76,16 +76,25 @@ def select_instances(
         max_num: how many pairs at most.
         one_label_per_track: keep only the best class of a track; published models return a track
             again for every class that ranks high enough.
-        quality: factor on the scores of a track, ``(N,)``.
+        quality: factor on the scores of a track, ``(N,)``; it orders the picked pairs, which are
+            picked by their class alone.
 
     Returns:
         Scores float32, labels int64 and rows of the tracks int64, each ``(n,)`` with n up to
         ``max_num``, best first.
     """
     scores = logits.float().softmax(-1)[:, :-1]  # (N, K)
+    values, labels, rows = _best_pairs(scores, max_num, one_label_per_track=one_label_per_track)
+    if quality is None:
+        return values, labels, rows
+    values, order = (values * quality.float()[rows]).sort(descending=True, stable=True)
+    return values, labels[order], rows[order]
+
+
+def _best_pairs(
+    scores: Tensor, max_num: int, *, one_label_per_track: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     num_classes = scores.shape[1]
-    if quality is not None:
-        scores = scores * quality.float()[:, None]
     if one_label_per_track:
         best, labels = scores.max(dim=1) if len(scores) else (scores.sum(1), scores.sum(1).long())
         best, rows = best.sort(descending=True, stable=True)
