@@ -103,6 +103,12 @@ def test_results_are_json_with_the_ids_of_the_data_set() -> None:
     np.testing.assert_array_equal(rle.decode(read), masks[2, 3].numpy())
 
 
+@pytest.mark.parametrize("category_ids", [[7], {0: 7}])
+def test_results_need_an_id_for_every_label(category_ids: list[int] | dict[int, int]) -> None:
+    with pytest.raises(ValueError, match="label 1 of a track has no category id: there are 1"):
+        video()[0].to_results(42, category_ids)
+
+
 def test_boxes_of_masks() -> None:
     masks = torch.zeros(2, 2, 4, 6, dtype=torch.bool)
     masks[0, 0, 1:3, 2:5] = True

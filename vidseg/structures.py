@@ -184,8 +184,17 @@ class VideoInstances:
         Args:
             video_id: id of the video in the data set.
             category_ids: contiguous label -> category id of the data set.
+
+        Raises:
+            ValueError: if a label has no category id.
         """
         scores, labels = self.scores.tolist(), self.labels.tolist()
+        known = category_ids if isinstance(category_ids, Mapping) else range(len(category_ids))
+        unknown = sorted({label for label in labels if label not in known})
+        if unknown:
+            raise ValueError(
+                f"label {unknown[0]} of a track has no category id: there are {len(category_ids)}"
+            )
         return [
             {
                 "video_id": video_id,

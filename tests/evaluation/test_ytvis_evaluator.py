@@ -131,6 +131,22 @@ def test_a_video_that_comes_twice_counts_once(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "results.json").read_text())) == 9
 
 
+def test_classes_that_the_data_set_lacks_are_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluator = YTVISEvaluator(make_gt(), tmp_path, dataset_name="boxes")
+    plain = run(evaluator, {video: predict(video) for video in range(3)})
+    assert "dropped" not in caplog.text
+    surplus = {video: predict(video, labels=(0, 1, 2, 3, 4, 9)) for video in range(3)}
+    for prediction in surplus.values():
+        prediction.labels[3] = 7
+        prediction.scores[:3] = torch.tensor([0.9, 0.7, 0.5])
+    metrics = run(evaluator, surplus)
+    assert caplog.text.count("9 predicted tracks were dropped: boxes has 4 classes") == 1
+    assert "MODEL.SEM_SEG_HEAD.NUM_CLASSES" in caplog.text
+    np.testing.assert_equal(metrics, plain)
+
+
 def test_missing_videos_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     metrics = run(YTVISEvaluator(make_gt(), tmp_path), {1: predict(1)})
     assert (

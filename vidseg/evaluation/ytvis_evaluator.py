@@ -49,6 +49,7 @@ class YTVISEvaluator(Evaluator):
         dataset_name: for messages.
 
     Note:
+        Tracks of classes that the data set does not have are dropped, and counted in a warning.
         A video that several ranks predicted, because a sampler padded its share, counts once: the
         official evaluator would take the second copy for false positives.
     """
@@ -66,6 +67,7 @@ class YTVISEvaluator(Evaluator):
         self._category_ids = list(category_ids)
         self._dataset_name = dataset_name
         self._records: dict[Any, list[dict[str, Any]]] = {}  # by video id
+        self._num_dropped = 0
 
     @classmethod
     def from_config(cls, cfg: CfgNode, metadata: Metadata, output_dir: Path) -> dict[str, Any]:
@@ -80,6 +82,7 @@ class YTVISEvaluator(Evaluator):
     def reset(self) -> None:
         """Forgets all predictions."""
         self._records = {}
+        self._num_dropped = 0
 
     def process(
         self, samples: Sequence[dict[str, Any]], predictions: Sequence[VideoInstances]
@@ -89,6 +92,10 @@ class YTVISEvaluator(Evaluator):
             self._category_ids = sorted(one["id"] for one in self._annotations()["categories"])
         for sample, prediction in zip(samples, predictions, strict=True):
             video_id = sample["video_id"]
+            unknown = prediction.labels >= len(self._category_ids)
+            if unknown.any():
+                self._num_dropped += int(unknown.sum())
+                prediction = prediction[~unknown]
             records = prediction.to_results(video_id, self._category_ids)
             self._records.setdefault(video_id, records)
 
@@ -98,9 +105,12 @@ class YTVISEvaluator(Evaluator):
         Undefined values are nan. A split without annotations gives ``{"segm": {}}``.
         """
         parts = gather_on_main(self._records)
-        return run_on_main(lambda: self._evaluate(parts))
+        num_dropped = sum(gather_on_main(self._num_dropped))
+        return run_on_main(lambda: self._evaluate(parts, num_dropped))
 
-    def _evaluate(self, parts: Sequence[Mapping[Any, list[dict[str, Any]]]]) -> Metrics:
+    def _evaluate(
+        self, parts: Sequence[Mapping[Any, list[dict[str, Any]]]], num_dropped: int
+    ) -> Metrics:
         by_video: dict[Any, list[dict[str, Any]]] = {}
         for part in parts:
             for video_id, tracks in part.items():
@@ -111,6 +121,14 @@ class YTVISEvaluator(Evaluator):
         write_zip(results.with_suffix(".zip"), results)
         gt = self._annotations()
         self._report_missing(gt, by_video)
+        if num_dropped:
+            logger.warning(
+                "%d predicted tracks were dropped: %s has %d classes and the model more, see "
+                "MODEL.SEM_SEG_HEAD.NUM_CLASSES",
+                num_dropped,
+                self._dataset_name,
+                len(self._category_ids),
+            )
         if not gt.get("annotations"):
             logger.warning(
                 "%s has no annotations, so there is nothing to score against; "
