@@ -70,3 +70,10 @@ def test_hook_may_bring_the_component_or_a_remark() -> None:
     assert things.get("Late").__name__ == "Late"
     with pytest.raises(UserError, match="Known: Late; plugin 'x' failed to import: boom"):
         things.get("Never")
+
+
+def test_miss_without_a_near_name() -> None:
+    things: Registry[type] = Registry("THING")
+    things.register(_class("Apple"))
+    with pytest.raises(UserError, match=r"^THING 'Zzz' is not registered. Known: Apple$"):
+        things.get("Zzz")

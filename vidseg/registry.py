@@ -97,10 +97,10 @@ class Registry(Generic[T]):
 
     def _miss_message(self, name: str, remarks: Sequence[str]) -> str:
         close = [self._described(choice) for choice in nearest(name, self._objects)]
-        message = f"{self.name} {name!r} is not registered; "
+        message = f"{self.name} {name!r} is not registered"
         if close:
-            message += f"nearest: {', '.join(close)}. "
-        message += f"Known: {', '.join(self.names()) or 'none'}"
+            message += f"; nearest: {', '.join(close)}"
+        message += f". Known: {', '.join(self.names()) or 'none'}"
         return "; ".join([message, *remarks])
 
     def _described(self, name: str) -> str:
