@@ -84,3 +84,21 @@ def test_planning_imports_no_torch(last: Path) -> None:
         f"plan_stages({str(last)!r}); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("SOLVER.MAX_ITER", "-1"),
+        ("SOLVER.IMS_PER_BATCH", "0"),
+        ("SOLVER.ACCUMULATION_STEPS", "0"),
+        ("INPUT.SAMPLING_FRAME_NUM", "0"),
+        ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "0"),
+        ("MODEL.MASK_FORMER.TEST.WINDOW_SIZE", "0"),
+    ],
+)
+def test_numbers_without_meaning_are_refused_in_every_stage(
+    last: Path, key: str, value: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{key} of b is {value}; set . or more"):
+        plan_stages(str(last), [f"b:{key}", value])

@@ -6,6 +6,7 @@ so that mistakes in a config show at once.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,15 @@ __all__ = ["Stage", "plan_stages"]
 
 # What makes a stage this stage: given without a stage name, these go to the last stage alone.
 _OWN_KEYS = ("OUTPUT_DIR", "MODEL.WEIGHTS", "MODEL.META_ARCHITECTURE", "SOLVER.INIT_FROM")
+# Numbers below these have no meaning; without iterations a run only evaluates.
+_SMALLEST = {
+    "SOLVER.MAX_ITER": 0,
+    "SOLVER.IMS_PER_BATCH": 1,
+    "SOLVER.ACCUMULATION_STEPS": 1,
+    "INPUT.SAMPLING_FRAME_NUM": 1,
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 1,
+    "MODEL.MASK_FORMER.TEST.WINDOW_SIZE": 1,
+}
 _ADDRESSED = re.compile(r"([\w.-]+):([A-Z].*)")
 
 
@@ -98,12 +108,16 @@ def _load(
             words += [key, str(Path(value) / name)]
     cfg = load_config(path, overrides=words, plugins=plugins)
     cfg.freeze()
-    _check_keys(cfg)
+    _check_keys(cfg, name)
     return Stage(name, cfg)
 
 
-def _check_keys(cfg: CfgNode) -> None:
-    """Refuses keys that would have no effect, before hours of training show it."""
+def _check_keys(cfg: CfgNode, name: str) -> None:
+    """Refuses keys that make no sense or have no effect, before hours of training show it."""
+    for key, smallest in _SMALLEST.items():
+        value = functools.reduce(getattr, key.split("."), cfg)
+        if value < smallest:
+            raise ConfigError(f"{key} of {name} is {value}; set {smallest} or more")
     if cfg.TEST.PATIENCE > 0 and not cfg.TEST.BEST_METRIC:
         raise ConfigError("TEST.PATIENCE needs TEST.BEST_METRIC, e.g. segm/AP")
     if cfg.TEST.BEST_METRIC and cfg.TEST.EVAL_PERIOD <= 0:
