@@ -114,6 +114,12 @@ def test_unknown_optimizer_is_named(cfg: CfgNode) -> None:
         build_optimizer(cfg, Toy())
 
 
+def test_choices_are_said_once(cfg: CfgNode) -> None:
+    cfg.SOLVER.OPTIMIZER = "LION"
+    with pytest.raises(ConfigError, match=r"'LION' is unknown; choose from ADAMW, SGD$"):
+        build_optimizer(cfg, nn.Linear(1, 1))
+
+
 def test_model_without_trainable_parameters_is_refused(cfg: CfgNode) -> None:
     with pytest.raises(ConfigError, match="no trainable parameter"):
         build_optimizer(cfg, nn.Linear(1, 1).requires_grad_(False))

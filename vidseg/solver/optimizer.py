@@ -162,5 +162,6 @@ def _global_norm(parameters: Iterable[nn.Parameter], order: float) -> Tensor:
 
 
 def _unknown(key: str, value: str, choices: tuple[str, ...]) -> ConfigError:
-    guess = ", ".join(nearest(value.lower(), choices) or choices)
-    return ConfigError(f"{key} {value!r} is unknown; choose from {', '.join(choices)} ({guess}?)")
+    near = nearest(value, choices)
+    guess = f" ({', '.join(near)}?)" if near else ""
+    return ConfigError(f"{key} {value!r} is unknown; choose from {', '.join(choices)}{guess}")
