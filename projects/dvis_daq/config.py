@@ -18,13 +18,13 @@ def add_config(cfg: CfgNode) -> None:
     cfg.MODEL.TRACKER.DECODER_LAYERS = 6
     # Give an anchor the content of its frame query besides its position; published: position only.
     cfg.MODEL.TRACKER.ANCHORS_FROM_QUERIES = False
-    # Start its prediction heads from the frame decoder's; published training starts them at random.
+    # Start as a soft matcher with the frame decoder's heads; published training starts at random.
     cfg.MODEL.TRACKER.WARM_START = False
 
     # Temporal refiner.
     cfg.MODEL.REFINER = CfgNode()
     cfg.MODEL.REFINER.DECODER_LAYERS = 6
-    # Start its prediction heads from the tracker's; published training starts them at random.
+    # Start as the identity with the tracker's heads; published training starts at random.
     cfg.MODEL.REFINER.WARM_START = False
     # Frames outside a track's life take no part in time attention and in the class average.
     # Published checkpoints were trained without.
@@ -35,6 +35,9 @@ def add_config(cfg: CfgNode) -> None:
     cfg.MODEL.VIDEO_HEAD.NUM_NEW_INS = 10
     # Background slots that compete with the tracks in the slot branch.
     cfg.MODEL.VIDEO_HEAD.NUM_SLOTS = 5
+    # Factor on the losses of the slot branch; 0 leaves the branch out of training, which wants
+    # OVIS_INFER False.
+    cfg.MODEL.VIDEO_HEAD.SLOT_LOSS_WEIGHT = 1.0
     # Tracks that enter the refiner.
     cfg.MODEL.VIDEO_HEAD.OFFLINE_TOPK_NUM = 20
     # Fill the refiner's input up to NUM_NEW_INS with naively linked frame queries.

@@ -172,7 +172,7 @@ def _solver() -> CfgNode:
     node.OPTIMIZER = "ADAMW"  # ADAMW or SGD
     node.MAX_ITER = 40000  # iterations of the run
     node.IMS_PER_BATCH = 16  # clips per iteration over all ranks
-    node.ACCUMULATION_STEPS = 1  # parts a rank computes its share in: same result, less memory
+    node.ACCUMULATION_STEPS = 1  # parts of a rank's share: nearly the same result, less memory
     node.REFERENCE_WORLD_SIZE = 0  # ranks that batch, rate and schedule were written for; 0 any
     node.BASE_LR = 0.001  # learning rate of IMS_PER_BATCH
     node.BACKBONE_MULTIPLIER = 0.1  # of the learning rate of the backbone
