@@ -68,6 +68,7 @@ def main(argv: list[str]) -> int:
     from vidseg.config import load_config
 
     cfg = load_config(args.config_file, args.overrides, args.plugin)  # mistakes show at once
+    _make_folder(args.output)
     from vidseg.predictor import VideoPredictor
 
     predictor = VideoPredictor.from_config(cfg, args.weights or None)
@@ -149,6 +150,7 @@ def _show(predictor: VideoPredictor, path: Path, folder: Path, args: argparse.Na
 
     started = time.perf_counter()
     reader = VideoReader(path, every=args.every, max_frames=args.max_frames)
+    _make_folder(folder)
     result = predictor.predict(_with_progress(reader, path.name))
     seconds = time.perf_counter() - started
     _write_results(predictor, result, path, folder)
@@ -168,6 +170,16 @@ def _show(predictor: VideoPredictor, path: Path, folder: Path, args: argparse.Na
     return f"{path}: {_summary(result, args.confidence, seconds)} -> {overlay}"
 
 
+def _make_folder(path: Path) -> None:
+    """Makes a folder for results before the time for them is spent."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--output: the folder {path} cannot be made ({error.strerror}); choose another one"
+        ) from error
+
+
 def _with_progress(reader: VideoReader, name: str) -> Iterator[Any]:
     """Shows a progress bar where stderr is a terminal."""
     from tqdm import tqdm
@@ -182,7 +194,6 @@ def _write_results(
     predictor: VideoPredictor, result: VideoInstances, path: Path, folder: Path
 ) -> None:
     records = predictor.results(result, path.name)
-    folder.mkdir(parents=True, exist_ok=True)
     partial = folder / ".results.json.part"
     partial.write_text(json.dumps(records), encoding="utf-8")
     partial.replace(folder / "results.json")

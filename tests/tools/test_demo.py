@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vidseg.errors import UserError
 from vidseg.modeling import build_model
 from vidseg.video.io import VideoReader, VideoWriter
 
@@ -201,3 +202,11 @@ def test_wrong_key_is_a_usage_error(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "MIN_SIZE_TEST" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_output_that_is_a_file_is_said_at_once(
+    demo: Callable[..., tuple[int, Path]], tmp_path: Path
+) -> None:
+    (tmp_path / "shown").write_text("mine")
+    with pytest.raises(UserError, match=r"--output: the folder .*shown cannot be made"):
+        demo(tmp_path / "absent.mp4")
