@@ -11,7 +11,7 @@ from vidseg.config import get_cfg, load_config
 CHECKOUT = Path(__file__).resolve().parents[1]
 FILES = sorted(
     file
-    for root in ("projects", "configs")
+    for root in ("projects", "configs", "examples")
     for pattern in ("*.yaml", "*.yml")
     for file in (CHECKOUT / root).rglob(pattern)
 )
@@ -23,6 +23,7 @@ def name_of(file: Path) -> str:
 
 def test_there_are_some() -> None:
     assert CHECKOUT / "projects" / "dvis_daq" / "offline.yaml" in FILES
+    assert CHECKOUT / "examples" / "first_minute.yaml" in FILES
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)

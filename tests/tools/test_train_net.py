@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -36,12 +36,14 @@ def test_help_is_quick_and_imports_little() -> None:
         "heavy = {'torch', 'numpy', 'vidseg.plugins'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    start = time.perf_counter()
+    start = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    end = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     assert "example:" in done.stdout
     assert "--resume" in done.stdout
-    assert time.perf_counter() - start < 1.0 + 4.0  # the machine may be busy
+    # processor time: the machine may be busy with other things
+    assert end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime < 1
 
 
 @pytest.mark.parametrize(
@@ -50,7 +52,10 @@ def test_help_is_quick_and_imports_little() -> None:
         (("SOLVER.MAX_ITR", 1), "MAX_ITER"),
         (("SOLVER.MAX_ITER", "ten"), "SOLVER.MAX_ITER"),
         (("SOLVER.MAX_ITER",), "no partner"),
+        (("SOLVER.MAX_ITER", -5), "set 0 or more"),
         (("SEED", "None"), "SEED"),
+        (("--num-gpus", 0), "--num-gpus 0"),
+        (("--num-gpus", "-2"), "--num-gpus -2"),
     ],
 )
 def test_config_errors_come_before_torch(
