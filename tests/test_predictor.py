@@ -246,6 +246,19 @@ def test_weights_are_those_given_or_configured_or_trained(tmp_path: Path) -> Non
     assert [int(predictor.model.weight.item()) for predictor, _ in cases] == [1, 2, 3]
 
 
+def test_weights_of_another_stage_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = BrightSquare()
+    model.tracker = nn.Linear(2, 2)
+    monkeypatch.setattr(META_ARCH_REGISTRY, "get", lambda name: lambda _: model)
+    torch.save(BrightSquare().state_dict(), tmp_path / "segmenter.pth")
+    with pytest.raises(UserError, match=r"segmenter\.pth has no weights for tracker of Bright"):
+        VideoPredictor.from_config(config(tmp_path), weights=tmp_path / "segmenter.pth")
+    torch.save(model.state_dict(), tmp_path / "whole.pth")
+    VideoPredictor.from_config(config(tmp_path), weights=tmp_path / "whole.pth")
+
+
 @pytest.mark.usefixtures("registered")
 def test_missing_weights_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"model_final\.pth does not exist; train"):

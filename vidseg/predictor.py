@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidseg.checkpoint import load_weights
+from vidseg.checkpoint import check_complete, load_weights
 from vidseg.config import CfgNode, load_config
 from vidseg.data import DatasetCatalog
 from vidseg.data.transforms import Resize, shortest_edge_size
@@ -83,7 +83,7 @@ class VideoPredictor:
             plugins: to load besides the config's own.
 
         Raises:
-            UserError: if the config is wrong or there are no weights.
+            UserError: if the config is wrong, or there are no weights for a part of the model.
         """
         if isinstance(config, CfgNode):
             if overrides or plugins:
@@ -93,7 +93,7 @@ class VideoPredictor:
             cfg = load_config(config, list(overrides), list(plugins))
         file = _weights_file(cfg, weights)
         model = build_model(cfg)
-        load_weights(model, file)
+        check_complete(load_weights(model, file), model, file)
         class_names, category_ids = _classes(cfg)
         return cls(
             model,

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from vidseg.checkpoint import load_weights, read_state_dict
-from vidseg.errors import DataError
+from vidseg.checkpoint import check_complete, load_weights, read_state_dict
+from vidseg.errors import DataError, UserError
 
 
 class Model(nn.Module):
@@ -103,6 +103,22 @@ def test_misfits_are_reported_in_groups(state: dict, caplog: pytest.LogCaptureFi
     assert torch.equal(model.class_embed.weight, before)
     assert "refiner.layers.0 (2)" in caplog.text
     assert "class_embed.weight (4, 2) in the file, (6, 2) here" in caplog.text
+
+
+def test_whole_parts_must_not_be_left_at_random(
+    state: dict, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Model()
+    check_complete(load_weights(model, state), model, "w.pth")
+    assert "lacks" not in caplog.text
+    del state["class_embed.bias"]
+    check_complete(load_weights(model, state), model, "w.pth")
+    assert "w.pth lacks parameters, left at random: class_embed (1)" in caplog.text
+    del state["query_feat.weight"]
+    state["class_embed.weight"] = torch.zeros(9, 9)  # of another shape: not loaded either
+    report = load_weights(model, state)
+    with pytest.raises(UserError, match=r"^w\.pth has no weights for class_embed, query_feat of"):
+        check_complete(report, model, "w.pth")
 
 
 def test_nothing_in_common_is_an_error() -> None:

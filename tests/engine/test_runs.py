@@ -20,7 +20,7 @@ from vidseg.engine.hooks import CheckpointHook
 from vidseg.engine.run_dir import RunDirectory, locked
 from vidseg.engine.setup import run_stages
 from vidseg.engine.trainer import Trainer
-from vidseg.errors import ConfigError, UserError
+from vidseg.errors import ConfigError, DataError, UserError
 
 pytestmark = pytest.mark.usefixtures("fresh_plugins")
 
@@ -219,7 +219,27 @@ def test_eval_only(config: Path, tmp_path: Path) -> None:
     final = tmp_path / "output" / "toy" / "model_final.pth"
     other = tmp_path / "elsewhere"
     assert run(config, "MODEL.WEIGHTS", final, "OUTPUT_DIR", other, eval_only=True) == 0
-    assert (other / "inference" / "instances" / "results.json").is_file()
+    assert (other / "inference" / "data_instances" / "results.json").is_file()
+
+
+def test_eval_only_needs_all_parts(config: Path, tmp_path: Path) -> None:
+    run(config)
+    state = read_checkpoint(tmp_path / "output" / "toy" / "model_final.pth")["model"]
+    partial = tmp_path / "partial.pth"
+    torch.save({k: v for k, v in state.items() if not k.startswith("head.")}, partial)
+    with pytest.raises(UserError, match=r"partial\.pth has no weights for head of ToySegmenter"):
+        run(config, "MODEL.WEIGHTS", partial, eval_only=True)
+
+
+def test_eval_only_needs_enough_classes(config: Path, tmp_path: Path) -> None:
+    run(config)
+    dataset = tmp_path / "data" / "instances.json"
+    content = json.loads(dataset.read_text())
+    content["categories"].append({"id": 2, "name": "circle"})
+    other = dataset.with_name("more.json")
+    other.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"has 2 classes, but the model has 1; set MODEL\.SEM_SEG"):
+        run(config, "DATASETS.TEST", f"('{other}',)", eval_only=True)
 
 
 def test_eval_only_without_data_set(config: Path) -> None:

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidseg.errors import DataError
+from vidseg.errors import DataError, UserError
 
 from .files import read_checkpoint, read_pickle
 
-__all__ = ["LoadReport", "load_weights", "read_state_dict"]
+__all__ = ["LoadReport", "check_complete", "load_weights", "read_state_dict"]
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +100,35 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> Lo
     level = logging.WARNING if report.mismatched else logging.INFO
     logger.log(level, "weights of %s: %s", where, report.summary())
     return report
+
+
+def check_complete(report: LoadReport, model: nn.Module, where: str | Path) -> None:
+    """Checks that a model which is not trained any further got its weights.
+
+    Args:
+        report: of loading the weights.
+        model: that they were loaded into.
+        where: the file, for messages.
+
+    Raises:
+        UserError: if the file gave nothing to a whole part (``backbone``, ``tracker``); single
+            parameters that it lacks are logged as a warning.
+    """
+    absent = {*report.missing, *report.mismatched}
+    parts: dict[str, list[str]] = {}
+    for name, _ in model.named_parameters(remove_duplicate=False):
+        part, dot, _ = name.partition(".")
+        if dot:
+            parts.setdefault(part, []).append(name)
+    lacking = [part for part, names in parts.items() if absent.issuperset(names)]
+    if lacking:
+        raise UserError(
+            f"{where} has no weights for {', '.join(lacking)} of {type(model).__name__}; give the "
+            "weights of a finished run of this config, or use the config that made the file"
+        )
+    missing = [name for names in parts.values() for name in names if name in report.missing]
+    if missing:
+        logger.warning("%s lacks parameters, left at random: %s", where, _grouped(missing))
 
 
 def read_state_dict(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:

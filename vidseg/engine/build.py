@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vidseg.checkpoint import Checkpointer, load_weights
+from vidseg.checkpoint import Checkpointer, check_complete, load_weights
 from vidseg.solver import build_clipper, build_optimizer, build_scheduler
 
 from .distributed import gather, is_main, world_size
@@ -45,13 +45,19 @@ def resolve_seed(cfg: CfgNode) -> int:
     return int(cfg.SEED) if cfg.SEED >= 0 else int(gather(drawn)[0])
 
 
-def build_initial_model(cfg: CfgNode, weights: str | Path = "") -> nn.Module:
+def build_initial_model(
+    cfg: CfgNode, weights: str | Path = "", *, complete: bool = False
+) -> nn.Module:
     """Builds the model and gives it the weights that its training starts from.
 
     Args:
         cfg: reads ``SEED`` and ``MODEL``.
         weights: file to start from; if empty, ``MODEL.WEIGHTS``; if that is empty too, the backbone
             alone is loaded from ``MODEL.BACKBONE.WEIGHTS``.
+        complete: refuse a file that lacks whole parts of the model, which training would fill.
+
+    Raises:
+        UserError: if the weights cannot be read or lack what they have to give.
 
     A model that offers ``warm_start(missing)`` is told which parameters the file did not give, so
     that it can start them from parts of its own.
@@ -63,6 +69,8 @@ def build_initial_model(cfg: CfgNode, weights: str | Path = "") -> nn.Module:
     weights = weights or cfg.MODEL.WEIGHTS
     if weights:
         report = load_weights(model, weights)
+        if complete:
+            check_complete(report, model, weights)
         warm_start = getattr(model, "warm_start", None)
         if warm_start is not None:
             warm_start(report.missing)

@@ -224,6 +224,8 @@ def _is_occupied(directory: Path) -> bool:
 
 
 def _evaluate_only(stage: Stage) -> None:
+    from vidseg.data import check_num_classes
+
     cfg = scaled(stage.cfg)
     cfg.SEED = resolve_seed(cfg)
     configure_torch(cfg)
@@ -236,7 +238,9 @@ def _evaluate_only(stage: Stage) -> None:
             f"--eval-only: there are no weights; {weights} does not exist, give MODEL.WEIGHTS FILE"
         )
     with log_to(stage.output_dir):
-        model = build_initial_model(cfg, weights)
+        for name in cfg.DATASETS.TEST:
+            check_num_classes(cfg, name)
+        model = build_initial_model(cfg, weights, complete=True)
         logger.info(describe_environment(next(model.parameters()).device))
         logger.info(describe_model(cfg.MODEL.META_ARCHITECTURE, model))
         metrics = {name: _evaluate(cfg, model, name) for name in cfg.DATASETS.TEST}
