@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from tests.golden_utils import GoldenCase, load_case
+from vidseg.config import get_cfg
+from vidseg.errors import ConfigError
 from vidseg.modeling.transformer_decoder import DecoderOutput, MaskedTransformerDecoder, masked
 
 
@@ -122,3 +124,10 @@ def test_an_empty_mask_looks_everywhere() -> None:
     view = torch.ones(1, 4, 6)
     embeds = torch.tensor([[[-1.0, -1, -1, -1], [1, 1, 1, 1]]])
     assert not masked._blocked_positions(embeds, view).any()
+
+
+def test_heads_divide_the_width() -> None:
+    cfg = get_cfg()
+    cfg.MODEL.MASK_FORMER.NHEADS = 7
+    with pytest.raises(ConfigError, match=r"NHEADS is 7 and .*HIDDEN_DIM 256"):
+        MaskedTransformerDecoder.from_config(cfg)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.golden_utils import load_case
+from vidseg.config import get_cfg
 from vidseg.errors import ConfigError
 from vidseg.modeling.pixel_decoder import FPNPixelDecoder, MSDeformPixelDecoder
 from vidseg.modeling.pixel_decoder.base import select_shapes
@@ -100,3 +101,11 @@ def test_names_the_missing_feature() -> None:
 def test_needs_three_coarse_maps() -> None:
     with pytest.raises(ConfigError, match="ENCODER_IN_FEATURES must name 3"):
         MSDeformPixelDecoder(SHAPES, {"res5": SHAPES["res5"]})
+
+
+@pytest.mark.parametrize("num_heads", [0, 7])
+def test_heads_divide_the_width(num_heads: int) -> None:
+    cfg = get_cfg()
+    cfg.MODEL.MASK_FORMER.NHEADS = num_heads
+    with pytest.raises(ConfigError, match=rf"NHEADS is {num_heads} and .*CONVS_DIM {cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM}"):
+        MSDeformPixelDecoder.from_config(cfg, SHAPES)

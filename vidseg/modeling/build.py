@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidseg.config import CfgNode
-from vidseg.errors import ConfigError
+from vidseg.config import CfgNode, get_cfg
+from vidseg.errors import ConfigError, UserError
 from vidseg.registry import Registry
 from vidseg.structures import ShapeSpec
 
@@ -22,6 +22,7 @@ __all__ = [
     "build_model",
     "build_sem_seg_head",
     "build_transformer_decoder",
+    "check_num_heads",
     "construct",
     "resolve_device",
 ]
@@ -61,7 +62,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
     Raises:
         UserError: if a name is not registered anywhere, or parts of the config contradict.
     """
-    model = construct(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), cfg)
+    model = construct(_meta_architecture(cfg), cfg)
     return model.to(resolve_device(cfg))
 
 
@@ -114,6 +115,25 @@ def construct(component: Callable[..., Any], cfg: CfgNode, *args: Any) -> Any:
     return component(**from_config(cfg, *args))
 
 
+def check_num_heads(cfg: CfgNode, key: str, width: int) -> None:
+    """Checks that the attention heads share a width evenly.
+
+    Args:
+        cfg: reads ``MODEL.MASK_FORMER.NHEADS``.
+        key: the config key of the width, for the message.
+        width: channels that the heads share.
+
+    Raises:
+        ConfigError: if they do not.
+    """
+    num_heads: int = cfg.MODEL.MASK_FORMER.NHEADS
+    if num_heads < 1 or width % num_heads:
+        raise ConfigError(
+            f"MODEL.MASK_FORMER.NHEADS is {num_heads} and {key} {width}: every head takes an equal "
+            f"part of the width, so set NHEADS to a divisor of {width}"
+        )
+
+
 def resolve_device(cfg: CfgNode) -> torch.device:
     """Gives the device of ``MODEL.DEVICE``; ``auto`` takes an accelerator if there is one.
 
@@ -132,6 +152,20 @@ def resolve_device(cfg: CfgNode) -> torch.device:
             f"MODEL.DEVICE {name} is not usable here ({reason}); set MODEL.DEVICE auto or cpu"
         ) from error
     return device
+
+
+def _meta_architecture(cfg: CfgNode) -> Callable[..., nn.Module]:
+    name: str = cfg.MODEL.META_ARCHITECTURE
+    try:
+        return META_ARCH_REGISTRY.get(name)
+    except UserError as error:
+        if name != get_cfg().MODEL.META_ARCHITECTURE:
+            raise
+        # The published default belongs to another library: nobody asked for it.
+        known = ", ".join(META_ARCH_REGISTRY.names()) or "none"
+        raise ConfigError(
+            f"MODEL.META_ARCHITECTURE is not set; set it to the name of a model. Known: {known}"
+        ) from error
 
 
 def _best_device() -> torch.device:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from vidseg.config import CfgNode
 from vidseg.errors import ConfigError
 from vidseg.layers import MSDeformAttn, cell_centres, group_norm, sine_position
-from vidseg.modeling.build import SEM_SEG_HEADS_REGISTRY
+from vidseg.modeling.build import SEM_SEG_HEADS_REGISTRY, check_num_heads
 from vidseg.structures import ShapeSpec
 
 from .base import PixelFeatures, conv_norm, select_shapes, xavier_fill
@@ -92,9 +92,14 @@ class MSDeformPixelDecoder(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
-        """Reads ``MODEL.SEM_SEG_HEAD`` and heads and dropout of ``MODEL.MASK_FORMER``."""
+        """Reads ``MODEL.SEM_SEG_HEAD`` and heads and dropout of ``MODEL.MASK_FORMER``.
+
+        Raises:
+            ConfigError: if the backbone lacks a map or the heads do not divide CONVS_DIM.
+        """
         head, mask_former = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER
         prefix = "MODEL.SEM_SEG_HEAD."
+        check_num_heads(cfg, prefix + "CONVS_DIM", head.CONVS_DIM)
         return {
             "input_shape": select_shapes(input_shape, head.IN_FEATURES, key=prefix + "IN_FEATURES"),
             "transformer_features": select_shapes(

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from vidseg.config import CfgNode
 from vidseg.errors import ConfigError
 from vidseg.layers import MLP, CrossAttentionLayer, FFNLayer, SelfAttentionLayer, sine_position
-from vidseg.modeling.build import TRANSFORMER_DECODER_REGISTRY
+from vidseg.modeling.build import TRANSFORMER_DECODER_REGISTRY, check_num_heads
 
 __all__ = ["DecoderOutput", "MaskedTransformerDecoder"]
 
@@ -119,8 +119,13 @@ class MaskedTransformerDecoder(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Reads ``MODEL.MASK_FORMER`` and ``MODEL.SEM_SEG_HEAD``."""
+        """Reads ``MODEL.MASK_FORMER`` and ``MODEL.SEM_SEG_HEAD``.
+
+        Raises:
+            ConfigError: if there are no predictions or the heads do not divide HIDDEN_DIM.
+        """
         mask_former, head = cfg.MODEL.MASK_FORMER, cfg.MODEL.SEM_SEG_HEAD
+        check_num_heads(cfg, "MODEL.MASK_FORMER.HIDDEN_DIM", mask_former.HIDDEN_DIM)
         if mask_former.DEC_LAYERS < 1:
             raise ConfigError(
                 f"MODEL.MASK_FORMER.DEC_LAYERS is {mask_former.DEC_LAYERS}; it counts the "
