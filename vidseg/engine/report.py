@@ -17,6 +17,7 @@ from torch import nn
 import vidseg
 
 from .distributed import rank, world_size
+from .run_dir import make_directory
 
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
@@ -67,7 +68,7 @@ def log_to(directory: Path | None) -> Iterator[None]:
     if rank() == 0:
         handlers.append(_ConsoleHandler(sys.stdout))
     if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         name = "log.txt" if rank() == 0 else f"log.rank{rank()}.txt"
         handlers.append(logging.FileHandler(directory / name, delay=rank() > 0, encoding="utf-8"))
     log = logging.getLogger(vidseg.__name__)

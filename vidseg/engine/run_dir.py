@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import yaml
 
@@ -22,7 +22,7 @@ from vidseg.errors import DataError, UserError
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
 
-__all__ = ["RunDirectory", "RunState", "locked"]
+__all__ = ["RunDirectory", "RunState", "locked", "make_directory"]
 
 logger = logging.getLogger(__name__)
 
@@ -121,20 +121,34 @@ class RunDirectory:
         return iteration if complete else -1
 
 
+def make_directory(path: Path) -> None:
+    """Makes a run directory, if it is not there.
+
+    Raises:
+        UserError: if that is not possible, e.g. because a file has the name.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"OUTPUT_DIR {path} cannot be made ({error.strerror}); choose another folder"
+        ) from error
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds a run directory for this process; the system lets go of it when the process dies.
 
     Raises:
-        UserError: if another process holds it.
+        UserError: if another process holds it, or it cannot be made or written to.
     """
     try:
         import fcntl
     except ImportError:  # not on Windows
         yield
         return
-    path.mkdir(parents=True, exist_ok=True)
-    with open(path / ".lock", "a+") as file:
+    make_directory(path)
+    with _open_lock(path) as file:
         try:
             # Not flock: loader workers would inherit that lock and outlive a killed run with it.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -148,6 +162,15 @@ def locked(path: Path) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _open_lock(path: Path) -> TextIO:
+    try:
+        return open(path / ".lock", "a+")
+    except OSError as error:
+        raise UserError(
+            f"OUTPUT_DIR {path} cannot be written to ({error.strerror}); choose another folder"
+        ) from error
 
 
 def describe_differences(differences: tuple[str, ...]) -> str:
