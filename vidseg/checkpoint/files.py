@@ -13,7 +13,13 @@ import torch
 
 from vidseg.errors import DataError
 
-__all__ = ["read_checkpoint", "read_pickle", "write_atomically", "write_checkpoint"]
+__all__ = [
+    "read_checkpoint",
+    "read_pickle",
+    "require_file",
+    "write_atomically",
+    "write_checkpoint",
+]
 
 # Everything a model-zoo pickle needs: arrays, their dtypes and plain containers.
 _ALLOWED_GLOBALS = {
@@ -70,25 +76,39 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, save)
 
 
+def require_file(path: Path) -> None:
+    """Checks that weights can be there.
+
+    Raises:
+        DataError: if there is nothing of that name, or a folder.
+    """
+    if path.is_dir():
+        raise DataError(f"weights {path} is a folder; give the path of a file in it")
+    if not path.is_file():
+        raise DataError(f"weights file {path} does not exist")
+
+
 def read_checkpoint(path: Path) -> Any:
     """Reads a ``.pth``/``.pt`` file of tensors and plain containers onto the CPU.
 
     Raises:
         DataError: if the file is missing, damaged, or holds objects that would run code.
     """
-    if not path.is_file():
-        raise DataError(f"weights file {path} does not exist")
+    require_file(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+        text = str(error)
+        # An unknown operand is what stands in a file that is no pickle at all.
+        named = "Unsupported" in text or "GLOBAL" in text
+        if named and "Unsupported operand" not in text:
             raise DataError(
                 f"{path} holds Python objects besides tensors, which are not loaded because they "
                 "can run code; re-save it as a state dict"
             ) from error
         raise DataError(f"{path} is damaged or no checkpoint") from error
     except Exception as error:  # a damaged file can raise nearly anything
-        raise DataError(f"{path} is damaged or no checkpoint ({_first_line(error)})") from error
+        raise DataError(f"{path} is damaged or no checkpoint{_reason(error)}") from error
 
 
 def read_pickle(path: Path) -> Any:
@@ -97,15 +117,14 @@ def read_pickle(path: Path) -> Any:
     Raises:
         DataError: if the file is missing, damaged, or names any other class or function.
     """
-    if not path.is_file():
-        raise DataError(f"weights file {path} does not exist")
+    require_file(path)
     with open(path, "rb") as file:
         try:
             return _ArrayUnpickler(file, encoding="latin1").load()
         except DataError as error:
             raise DataError(f"{path} {error}") from error
         except Exception as error:  # a damaged pickle can raise nearly anything
-            raise DataError(f"{path} is damaged or no pickle ({_first_line(error)})") from error
+            raise DataError(f"{path} is damaged or no pickle{_reason(error)}") from error
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -120,8 +139,12 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:120]
+def _reason(error: BaseException) -> str:
+    """Gives the reason in parentheses, if it was written for people."""
+    # Others, such as KeyError or IndexError, come from a parser that has lost its way.
+    if not isinstance(error, OSError | EOFError | RuntimeError) or not str(error):
+        return ""
+    return f" ({str(error).splitlines()[0][:120]})"
 
 
 def _sync_directory(directory: Path) -> None:
