@@ -107,5 +107,8 @@ def test_needs_three_coarse_maps() -> None:
 def test_heads_divide_the_width(num_heads: int) -> None:
     cfg = get_cfg()
     cfg.MODEL.MASK_FORMER.NHEADS = num_heads
-    with pytest.raises(ConfigError, match=rf"NHEADS is {num_heads} and .*CONVS_DIM {cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM}"):
+    with pytest.raises(
+        ConfigError,
+        match=rf"NHEADS is {num_heads} and .*CONVS_DIM {cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM}",
+    ):
         MSDeformPixelDecoder.from_config(cfg, SHAPES)
