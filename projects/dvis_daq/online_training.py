@@ -114,7 +114,7 @@ def tracker_losses(
 
     Returns:
         Losses of the tracker, and with prefix ``slot_`` of the slot branch, which has none in a
-        clip of one frame.
+        clip of one frame, and is not run at all where its losses weigh nothing.
     """
     matches = match_frames(
         criterion.matcher,
@@ -132,11 +132,14 @@ def tracker_losses(
             prediction, carried = run.first(frame, match)
         else:
             prediction, slot, carried = run.next(t, frame, match, carried)
-            slots.append(slot)
+            if slot is not None:
+                slots.append(slot)
         predictions.append(prediction)
     losses = criterion(predictions, targets)
     if slots:
-        losses |= {f"slot_{name}": value for name, value in criterion(slots, targets).items()}
+        weight = settings.slot_loss_weight
+        slot_losses = criterion(slots, targets)
+        losses |= {f"slot_{name}": weight * value for name, value in slot_losses.items()}
     return losses
 
 
@@ -197,7 +200,7 @@ class _ClipRun:
 
     def next(
         self, t: int, frame: Frame, match: FrameMatch, carried: _Carried
-    ) -> tuple[FramePrediction, FramePrediction, _Carried]:
+    ) -> tuple[FramePrediction, FramePrediction | None, _Carried]:
         """Runs the tracks and the anchors, and the slots of the tracks."""
         layers = self.tracker.next_frame(frame, carried.live)  # (L+1, P+Q, C)
         num_tracks, tracked = len(carried.objects), carried.pairs
@@ -213,14 +216,27 @@ class _ClipRun:
         any_gone = not bool(self.targets.visible[tracked[1], t].all())
         gone = hidden_object if any_gone else []
         prediction = self._predict(t, frame, layers, logits, pairs, gone=gone)
-        hidden = None
-        if hidden_object:
-            hidden = (match.nearest == hidden_object[0]).to(layers.device)
-        slots = self.tracker.slots(frame, carried.live, self.query_table, hidden=hidden)
-        slot_logits = self.tracker.classify(slots)
-        slot = self._predict(t, frame, slots, slot_logits, tracked, gone=hidden_object)
+        slot = None
+        if self.settings.slot_loss_weight > 0:
+            slot = self._slots(t, frame, match, carried, hidden_object)
         after = self._carry(frame, layers[-1], logits[-1], pairs, carried.positions)
         return prediction, slot, after
+
+    def _slots(
+        self,
+        t: int,
+        frame: Frame,
+        match: FrameMatch,
+        carried: _Carried,
+        hidden_object: Sequence[int],
+    ) -> FramePrediction:
+        """Asks the slot branch which of the tracked objects are still there."""
+        hidden = None
+        if hidden_object:
+            hidden = (match.nearest == hidden_object[0]).to(frame.embeds.device)
+        slots = self.tracker.slots(frame, carried.live, self.query_table, hidden=hidden)
+        logits = self.tracker.classify(slots)
+        return self._predict(t, frame, slots, logits, carried.pairs, gone=hidden_object)
 
     def _predict(
         self,
