@@ -169,3 +169,18 @@ def test_absent_or_empty_sources(source: Any, message: str) -> None:
 def test_object_arrays_are_not_weights(tmp_path: Path) -> None:
     content = {"names": np.array(["a", None], dtype=object), "w": np.ones(2)}
     assert list(read_state_dict(content)) == ["w"]
+
+
+@pytest.mark.parametrize("content", [bytes(range(40, 90)), b"epoch 1\nloss 2\n", b"0x", b"e"])
+def test_reasons_are_for_people(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "notes.pth"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"notes\.pth is damaged or no checkpoint( \(.*input\))?$"):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize("name", ["run", "run.pkl", "run.safetensors"])
+def test_folder_is_no_weights_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match=f"{name} is a folder"):
+        read_state_dict(tmp_path / name)

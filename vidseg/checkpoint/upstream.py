@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vidseg.errors import DataError, UserError
 
-from .files import read_checkpoint, read_pickle
+from .files import read_checkpoint, read_pickle, require_file
 
 __all__ = ["LoadReport", "check_complete", "load_weights", "read_state_dict"]
 
@@ -153,8 +153,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
     except ImportError as error:
         raise DataError(f"{path}: reading it needs `pip install safetensors`") from error
-    if not path.is_file():
-        raise DataError(f"weights file {path} does not exist")
+    require_file(path)
     try:
         return _unwrap(load_file(path), str(path))
     except Exception as error:  # the library's own error type has no stable import
