@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vidseg import VideoPredictor, rle
 from vidseg.config import CfgNode, load_config
+from vidseg.engine.precision import Precision
 from vidseg.errors import ConfigError, DataError, UserError
 from vidseg.modeling import META_ARCH_REGISTRY
 from vidseg.structures import VideoInstances
@@ -146,6 +147,32 @@ def test_windows_of_a_stream_make_up_the_whole(window_size: int, is_offline: boo
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.parametrize("is_offline", [False, True])
+def test_mixed_precision_is_that_of_testing(
+    monkeypatch: pytest.MonkeyPatch, is_offline: bool
+) -> None:
+    seen: list[bool] = []
+    for name in ("step", "finish"):
+        original = getattr(Session, name)
+
+        def spy(self: Session, *frames: Tensor, original: Any = original) -> VideoInstances:
+            seen.append(torch.is_autocast_enabled("cpu") and not torch.is_grad_enabled())
+            return original(self, *frames)
+
+        monkeypatch.setattr(Session, name, spy)
+    model = BrightSquare(is_offline=is_offline)
+    predictor = VideoPredictor(model, precision=Precision("cpu", torch.bfloat16))
+    predictor.predict(frames())
+    for _ in predictor.stream(frames()):
+        assert not torch.is_autocast_enabled("cpu")
+    assert len(seen) >= 7
+    assert all(seen)
+    seen.clear()
+    VideoPredictor(model).predict(frames())
+    assert seen
+    assert not any(seen)
+
+
 def test_stream_answers_before_the_source_ends(predictor: VideoPredictor) -> None:
     read = []
 
@@ -227,10 +254,14 @@ def test_from_config_reads_sizes_classes_and_weights(tmp_path: Path) -> None:
     predictor = VideoPredictor.from_config(cfg, weights=tmp_path / "mine.pth")
     assert predictor.model.weight.item() == 4
     assert (predictor.window_size, predictor.min_size) == (2, 48)
+    assert predictor.precision.dtype is None
     assert predictor.class_names is not None
     assert predictor.class_names[0] == "person"
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 3
-    assert VideoPredictor.from_config(cfg, tmp_path / "mine.pth").class_names is None
+    cfg.SOLVER.AMP.ENABLED = True
+    predictor = VideoPredictor.from_config(cfg, tmp_path / "mine.pth")
+    assert predictor.class_names is None
+    assert predictor.precision.dtype is torch.bfloat16
 
 
 @pytest.mark.usefixtures("registered")

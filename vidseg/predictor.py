@@ -17,6 +17,7 @@ from vidseg.checkpoint import check_complete, load_weights
 from vidseg.config import CfgNode, load_config
 from vidseg.data import DatasetCatalog
 from vidseg.data.transforms import Resize, shortest_edge_size
+from vidseg.engine.precision import Precision
 from vidseg.errors import ConfigError, DataError, UserError
 from vidseg.modeling import build_model
 from vidseg.structures import VideoInstances
@@ -40,6 +41,7 @@ class VideoPredictor:
         max_size: bound of the longer side.
         class_names: by label; ``None`` if unknown.
         category_ids: ids of the data set by label; counted from 1 if not given.
+        precision: that the model computes in, as in testing; by default the one that it has.
 
     Note:
         Masks come at the size of the source's frames, whatever the model saw.
@@ -54,6 +56,7 @@ class VideoPredictor:
         max_size: int = 1333,
         class_names: Sequence[str] | None = None,
         category_ids: Sequence[int] | None = None,
+        precision: Precision | None = None,
     ) -> None:
         if window_size < 1:
             raise ConfigError(f"a window needs 1 frame or more, got {window_size}")
@@ -63,6 +66,7 @@ class VideoPredictor:
         self.max_size = max_size
         self.class_names = None if class_names is None else list(class_names)
         self.category_ids = None if category_ids is None else list(category_ids)
+        self.precision = precision or Precision.off()
 
     @classmethod
     def from_config(
@@ -102,6 +106,7 @@ class VideoPredictor:
             max_size=cfg.INPUT.MAX_SIZE_TEST,
             class_names=class_names,
             category_ids=category_ids,
+            precision=Precision.from_config(cfg, next(model.parameters()).device),
         )
 
     def predict(self, source: Any) -> VideoInstances:
@@ -115,12 +120,12 @@ class VideoPredictor:
         for indices, frames, size in self._windows(source):
             if session is None:
                 session = self._start(size)
-            with torch.no_grad():
+            with torch.no_grad(), self.precision.autocast():
                 getattr(session, "feed", session.step)(frames)
             seen.extend(indices)
         if session is None:
             raise DataError(f"there is no frame in {_name(source)}")
-        return replace(session.finish(), frame_indices=seen)
+        return replace(self._finish(session), frame_indices=seen)
 
     def stream(self, source: Any) -> Iterator[VideoInstances]:
         """Yields the tracks window by window, as soon as the model knows them.
@@ -136,7 +141,8 @@ class VideoPredictor:
         for indices, frames, size in self._windows(source):
             if session is None:
                 session = self._start(size)
-            with torch.no_grad():  # not around the loop: it would leak into the caller's code
+            # not around the loop: both would leak into the caller's code
+            with torch.no_grad(), self.precision.autocast():
                 window = session.step(frames)
             if getattr(session, "is_offline", False):
                 seen.extend(indices)
@@ -145,7 +151,7 @@ class VideoPredictor:
         if session is None:
             raise DataError(f"there is no frame in {_name(source)}")
         if seen:
-            result = replace(session.finish(), frame_indices=seen)
+            result = replace(self._finish(session), frame_indices=seen)
             for start in range(0, len(seen), self.window_size):
                 yield _part(result, start, start + self.window_size)
 
@@ -168,6 +174,10 @@ class VideoPredictor:
             kind = type(self.model).__name__
             raise UserError(f"{kind} does not segment videos frame by frame: it has no `start`")
         return start(output_size=size)
+
+    def _finish(self, session: Any) -> VideoInstances:
+        with torch.no_grad(), self.precision.autocast():
+            return session.finish()
 
     def _windows(self, source: Any) -> Iterator[tuple[list[int], Tensor, tuple[int, int]]]:
         """Yields frame numbers, frames uint8 ``(t, 3, h, w)`` and the frames' original size."""
