@@ -14,6 +14,8 @@ def test_published_names_are_known_with_their_classes() -> None:
     for name, count in (("ytvis_2019_train", 40), ("ytvis_2022_val", 40), ("ovis_val", 25)):
         assert len(DatasetCatalog.metadata(name).classes) == count
     assert "coco2ytvis2021_train" in DatasetCatalog
+    assert DatasetCatalog.metadata("ovis_val").evaluator == "ytvis"
+    assert DatasetCatalog.registered("coco2ytvis2021_val").evaluator == ""
     assert "shapes_vis_standard_train" in DatasetCatalog
 
 

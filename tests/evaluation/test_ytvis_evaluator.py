@@ -185,6 +185,10 @@ def test_occlusion_levels_are_added_where_annotated(tmp_path: Path) -> None:
     metrics = run(YTVISEvaluator(gt, tmp_path), {video: predict(video) for video in range(3)})
     assert metrics["APso"] == pytest.approx(100)
     assert math.isnan(metrics["APho"])
+    del gt["annotations"][-1]["occlusion"]
+    metrics = run(YTVISEvaluator(gt, tmp_path), {video: predict(video) for video in range(3)})
+    assert metrics["AP"] == pytest.approx(100)
+    assert "APso" not in metrics
 
 
 def test_the_report_has_its_lines_and_tables() -> None:
@@ -225,6 +229,9 @@ def test_the_data_set_decides_on_the_evaluator(
     assert run(evaluator, {video: predict(video) for video in range(3)})["AP"] == pytest.approx(100)
     metadata.evaluator = "ytvos"
     with pytest.raises(UserError, match="EVALUATOR 'ytvos' is not registered; nearest: ytvis"):
+        build_evaluator(cfg, "boxes", tmp_path / "out")
+    metadata.evaluator = ""
+    with pytest.raises(UserError, match=r"^boxes cannot be scored: .* DATASETS\.TEST$"):
         build_evaluator(cfg, "boxes", tmp_path / "out")
 
 

@@ -54,7 +54,7 @@ def _add(catalog: Catalog, name: str, json_file: str, image_root: str, *, family
         JsonFile(json_file, image_root, hint),
         classes=list(classes),
         category_ids=list(range(1, len(classes) + 1)),
-        evaluator="ytvis",
+        evaluator="" if family == "coco" else "ytvis",
         root=json_file.split("/", 1)[0],
         json_file=json_file,
         image_root=image_root,

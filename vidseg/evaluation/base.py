@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vidseg.errors import ConfigError
 from vidseg.registry import Registry
 
 if TYPE_CHECKING:
@@ -84,11 +85,16 @@ def build_evaluator(
         output_dir: folder for the files of this evaluation, created when they are written.
 
     Raises:
-        UserError: if the data set or its evaluator is unknown.
+        UserError: if the data set or its evaluator is unknown, or the data set has none.
     """
     from vidseg.data import DatasetCatalog  # on demand: files are scored without torch
 
     metadata = DatasetCatalog.metadata(dataset_name)
+    if not metadata.evaluator:
+        raise ConfigError(
+            f"{dataset_name} cannot be scored: it has no evaluator, like all sets of pictures; "
+            "name a video data set in DATASETS.TEST"
+        )
     evaluator = EVALUATOR_REGISTRY.get(metadata.evaluator)
     return evaluator(**evaluator.from_config(cfg, metadata, Path(output_dir)))
 

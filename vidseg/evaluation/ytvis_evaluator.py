@@ -137,7 +137,8 @@ class YTVISEvaluator(Evaluator):
                 results.with_suffix(".zip"),
             )
             return {TASK: {}}
-        scores = score_ytvis(gt, records, occlusion="occlusion" in gt["annotations"][0])
+        occlusion = all("occlusion" in annotation for annotation in gt["annotations"])
+        scores = score_ytvis(gt, records, occlusion=occlusion)
         logger.info("%s: %d videos\n%s", self._dataset_name, len(by_video), format_scores(scores))
         metrics = percent_metrics(scores)
         write_metrics(
