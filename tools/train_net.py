@@ -11,7 +11,7 @@ from pathlib import Path
 # A checkout works without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from vidseg.errors import run_command
+from vidseg.errors import ConfigError, run_command
 
 EXAMPLE = """example:
   python tools/train_net.py --config-file projects/dvis_daq/offline.yaml \\
@@ -41,6 +41,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> int:
     """Plans the runs, which shows mistakes at once, and carries them out."""
     args = parse(argv)
+    if args.num_gpus < 1:
+        raise ConfigError(
+            f"--num-gpus {args.num_gpus}: a run needs 1 process or more; MODEL.DEVICE cpu trains "
+            "without a GPU"
+        )
     from vidseg.engine.chain import plan_stages
 
     stages = plan_stages(args.config_file, args.overrides, args.plugin)
