@@ -294,9 +294,31 @@ def test_stopped_evaluation_is_repeated(
     assert (output / "final_metrics.json").is_file()
 
 
-def test_more_classes_than_the_model(config: Path) -> None:
-    with pytest.raises(UserError, match="NUM_CLASSES"):
-        run(config, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 0)
+def test_more_classes_than_the_model(config: Path, tmp_path: Path) -> None:
+    file = tmp_path / "data" / "instances.json"
+    content = json.loads(file.read_text())
+    content["categories"].append({"id": 2, "name": "circle"})
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="NUM_CLASSES to 2"):
+        run(config, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 1)
+
+
+@pytest.mark.parametrize("eval_only", [False, True])
+@pytest.mark.parametrize("name", ["notes.txt", "notes.txt/out"])
+def test_output_dir_that_cannot_be_made(
+    config: Path, tmp_path: Path, name: str, eval_only: bool
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    weights = ["MODEL.WEIGHTS", tmp_path / "absent.pth"] if eval_only else []
+    with pytest.raises(UserError, match=r"OUTPUT_DIR .*notes\.txt.* cannot be made"):
+        run(config, "OUTPUT_DIR", tmp_path / name, *weights, eval_only=eval_only)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_architecture_that_is_not_set(config: Path) -> None:
+    config.write_text(config.read_text().replace("  META_ARCHITECTURE: ToySegmenter\n", ""))
+    with pytest.raises(ConfigError, match=r"MODEL\.META_ARCHITECTURE is not set.*ToySegmenter"):
+        run(config)
 
 
 @pytest.fixture
@@ -322,6 +344,12 @@ def test_chain_trains_what_it_needs(
     assert "second" in table
     log = (tmp_path / "x" / "log.txt").read_text()
     assert str(tmp_path / "x" / "toy" / "model_final.pth") in log
+
+
+def test_mistakes_of_later_stages_show_before_the_first_step(chain: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"second: META_ARCH 'ToySegmente' is not .*ToySegmenter"):
+        run(chain, "second:MODEL.META_ARCHITECTURE", "ToySegmente")
+    assert not (tmp_path / "output" / "toy").exists()
 
 
 def test_chain_continues_in_the_second_stage(

@@ -26,7 +26,7 @@ from .evaluate import check_expected, evaluate_model, flatten, format_table
 from .evaluation_hooks import EvaluationHook
 from .overlay import write_overlay
 from .report import describe_data, describe_environment, describe_model, log_to
-from .run_dir import RunDirectory, RunState, describe_differences, locked
+from .run_dir import RunDirectory, RunState, describe_differences, locked, make_directory
 from .signals import Interrupted, StopSignals
 
 if TYPE_CHECKING:
@@ -87,6 +87,9 @@ def _train_chain(stages: Sequence[Stage], *, resume: bool) -> None:
     stages = [replace(stage, cfg=scaled(stage.cfg)) for stage in stages]
     states = [RunDirectory(stage.output_dir).state(stage.cfg) for stage in stages]
     _check_states(stages, states, resume=resume)
+    _check_models([stage for stage, state in zip(stages, states, strict=True) if state.trained < 0])
+    for stage in stages:
+        make_directory(stage.output_dir)
     barrier()  # nobody writes before everybody has looked
     weights = ""
     for stage, state in zip(stages, states, strict=True):
@@ -114,6 +117,21 @@ def _check_states(stages: Sequence[Stage], states: Sequence[RunState], *, resume
             )
         if state.trained < 0:
             unfinished = str(stage.output_dir)
+
+
+def _check_models(unfinished: Sequence[Stage]) -> None:
+    """Builds what later stages will train, so that their mistakes show before the first step."""
+    from vidseg.modeling import build_model
+
+    with torch.random.fork_rng(devices=[]):
+        for stage in unfinished[1:]:  # the first is built next anyway
+            cfg = stage.cfg.clone()
+            cfg.MODEL.DEVICE = "cpu"
+            try:
+                build_model(cfg)
+            except UserError as error:
+                error.args = (f"{stage.name}: {error}",)
+                raise
 
 
 def _run_stage(stage: Stage, state: RunState, weights: str, *, is_last: bool) -> None:
