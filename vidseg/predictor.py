@@ -232,7 +232,8 @@ def _weights_file(cfg: CfgNode, weights: str | Path | None) -> Path:
     if chosen.is_file():
         return chosen
     if weights or cfg.MODEL.WEIGHTS:
-        raise DataError(f"weights file {chosen} does not exist")
+        what = "is a folder" if chosen.is_dir() else "does not exist"
+        raise DataError(f"weights file {chosen} {what}")
     raise DataError(
         f"no weights: {chosen} does not exist; train this config with tools/train_net.py, or name "
         "a weights file"
