@@ -74,7 +74,7 @@ def test_run_directory_is_complete(config: Path, tmp_path: Path) -> None:
     for text in ("torch 2", "parameters", "trainable", "4 videos, 1 classes: square", "eta: "):
         assert text in log
     assert "iter: 8/8" in log
-    assert (output / "inference" / "instances" / "metrics.json").is_file()
+    assert (output / "inference" / "data_instances" / "metrics.json").is_file()
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])
