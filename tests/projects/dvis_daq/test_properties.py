@@ -121,8 +121,10 @@ def test_results_hold_at_the_ends_of_the_range(stage, make) -> None:
     model, sample = make(stage), video(3)
     rules, settings = model.rules, model.result_settings
     training = model.training_settings
+    with_fill = replace(training.refiner_input, fill=True)
     try:
         model.rules = replace(LIVELY, select_threshold=2.0, first_threshold=2.0)
+        model.training_settings = replace(training, refiner_input=with_fill)
         filled = model([sample])[0]
         assert (len(filled) > 0) == (stage == "offline")  # the fill needs no track
         unfilled = replace(training.refiner_input, fill=False)
@@ -170,8 +172,9 @@ def test_one_label_per_track(stage, make) -> None:
 def test_mask_quality_lowers_scores_and_sorts_again(stage, make) -> None:
     model, sample = make(stage), video()
     settings = model.result_settings
-    plain = model([sample])[0]
     try:
+        model.result_settings = replace(settings, mask_quality=False)
+        plain = model([sample])[0]
         model.result_settings = replace(settings, mask_quality=True)
         rated = model([sample])[0]
     finally:
