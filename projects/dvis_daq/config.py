@@ -35,6 +35,9 @@ def add_config(cfg: CfgNode) -> None:
     cfg.MODEL.VIDEO_HEAD.NUM_NEW_INS = 10
     # Background slots that compete with the tracks in the slot branch.
     cfg.MODEL.VIDEO_HEAD.NUM_SLOTS = 5
+    # Anchors on objects that are tracked already have no class loss in training, instead of "no
+    # object" as published; BIRTH_OVERLAP_THRESHOLD then holds them back at inference.
+    cfg.MODEL.VIDEO_HEAD.IGNORE_DOUBLES = False
     # Factor on the losses of the slot branch; 0 leaves the branch out of training, which wants
     # OVIS_INFER False.
     cfg.MODEL.VIDEO_HEAD.SLOT_LOSS_WEIGHT = 1.0

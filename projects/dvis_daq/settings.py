@@ -76,6 +76,7 @@ class TrainingSettings:
         first_threshold: score of the frame decoder above which a frame query counts.
         rules: of the tracker at inference; ``rules.for_training()`` feeds the refiner.
         refiner_input: which instances the refiner sees.
+        ignore_doubles: anchors on objects that are tracked already have no class loss.
         slot_loss_weight: factor on the losses of the slot branch; 0 leaves the branch out.
         tracker_warm_start: start the tracker's heads from the frame decoder's.
         refiner_warm_start: start the refiner's heads from the tracker's.
@@ -87,6 +88,7 @@ class TrainingSettings:
     first_threshold: float = 0.01
     rules: TrackRules = field(default_factory=TrackRules)
     refiner_input: RefinerInput = field(default_factory=RefinerInput)
+    ignore_doubles: bool = False
     slot_loss_weight: float = 1.0
     tracker_warm_start: bool = False
     refiner_warm_start: bool = False
@@ -96,6 +98,7 @@ class TrainingSettings:
         """Translates the config."""
         head = cfg.MODEL.VIDEO_HEAD
         return {
+            "ignore_doubles": head.IGNORE_DOUBLES,
             "slot_loss_weight": head.SLOT_LOSS_WEIGHT,
             "tracker_warm_start": cfg.MODEL.TRACKER.WARM_START,
             "refiner_warm_start": cfg.MODEL.REFINER.WARM_START,

@@ -5,8 +5,8 @@ queries live in the space of the stage before, and their heads have the same sha
 start as something useful instead:
 
 * the tracker as a soft matcher: its first cross-attention compares tracks and anchors with the
-  frame queries by plain dot products and reads the best ones, position codes are the mean mask
-  features themselves, everything else passes its input on, and the heads are the frame decoder's;
+  frame queries by plain dot products and reads the best ones, everything else passes its input on,
+  and the heads are the frame decoder's;
 * the refiner as the identity: every block passes its input on, and the heads are the tracker's.
 
 Training then only has to learn what makes them better.
@@ -28,11 +28,7 @@ __all__ = ["lacks_part", "warm_start_refiner", "warm_start_tracker"]
 
 _HEADS = ("decoder_norm", "class_embed", "mask_embed")
 # Of the dot products; normed queries of 64 channels then differ by several units of log-odds.
-_MATCH_SCALE = 5.0
-# Of the position codes beside the query features in those products.
-_POSITION_SCALE = 0.3
-# Shift that keeps the hidden units of the position MLP above zero, where ReLU is linear.
-_LINEAR_RANGE = 10.0
+_MATCH_SCALE = 3.0
 
 
 def lacks_part(part: str, missing: Iterable[str]) -> bool:
@@ -54,7 +50,6 @@ def warm_start_tracker(tracker: VideoInstanceCutter, predictor: nn.Module) -> No
     if projection.bias is not None:
         nn.init.zeros_(projection.bias)
     nn.init.zeros_(tracker.new_ins_embeds.weight)
-    _start_linear(tracker.pos_embed, _POSITION_SCALE)
     _silence(tracker.transformer_cross_attention_layers)
     _silence(tracker.transformer_self_attention_layers)
     _silence(tracker.transformer_ffn_layers)
@@ -111,17 +106,6 @@ def _start_as_matcher(attention: nn.Module) -> None:
     attention.out_proj.weight.copy_(identity)
     nn.init.zeros_(attention.in_proj_bias)
     nn.init.zeros_(attention.out_proj.bias)
-
-
-def _start_linear(mlp: MLP, scale: float) -> None:
-    """Makes an MLP of equal widths multiply its input by ``scale``."""
-    layers = [layer for layer in mlp.layers if isinstance(layer, nn.Linear)]
-    for layer in layers:
-        nn.init.eye_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    layers[0].bias.fill_(_LINEAR_RANGE)
-    layers[-1].weight.mul_(scale)
-    layers[-1].bias.fill_(-scale * _LINEAR_RANGE)
 
 
 def _last_layer(mlp: MLP) -> nn.Linear:

@@ -56,14 +56,3 @@ def test_refiner_predicts_like_the_tracker_up_to_a_constant_per_mask():
     torch.testing.assert_close(constant, constant[:, :1].expand_as(constant), rtol=0, atol=1e-5)
     logits = refiner.classify(queries[None, :, None])[0]
     torch.testing.assert_close(logits, tracker.classify(queries))
-
-
-def test_position_codes_are_the_scaled_mean_features():
-    torch.manual_seed(0)
-    tracker = _tracker()
-    warm_start_tracker(tracker, _Predictor())
-    features, masks = torch.randn(16, 6, 7), torch.randn(3, 6, 7)
-    inside = (masks > 0).flatten(1).float()
-    mean = inside @ features.flatten(1).T / inside.sum(1, keepdim=True)
-    codes = tracker.mask_position(masks, features)
-    torch.testing.assert_close(codes / mean, torch.full_like(mean, 0.3), rtol=1e-3, atol=1e-3)
