@@ -24,6 +24,7 @@ from .distributed import barrier, is_main, local_rank, process_group, world_size
 from .ema import EmaHook
 from .evaluate import check_expected, evaluate_model, flatten, format_table
 from .evaluation_hooks import EvaluationHook
+from .host_memory import keep_freed_memory
 from .overlay import write_overlay
 from .report import describe_data, describe_environment, describe_model, log_to
 from .run_dir import RunDirectory, RunState, describe_differences, locked, make_directory
@@ -66,6 +67,8 @@ def run_stages(
     device = resolve_device(stages[-1].cfg)
     if device.type == "cuda" and device.index is None:
         torch.cuda.set_device(local_rank())
+    if device.type == "cpu":
+        keep_freed_memory()
     with process_group(device):
         try:
             if eval_only:

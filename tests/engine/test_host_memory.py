@@ -1,0 +1,48 @@
+"""Freed memory stays with the process, so that a training step does not fault its pages again."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys, torch
+from vidseg.engine.host_memory import keep_freed_memory
+if len(sys.argv) > 1 and not keep_freed_memory():
+    print("unsupported")
+    sys.exit()
+def step():
+    torch.ones(2_000_000)  # 8 MB, freed at once
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    step()
+    torch.ones(9_000_000)  # above the size up to which glibc adapts by itself
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(*args: str, **variables: str) -> str:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    environment.pop("LD_PRELOAD", None)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *args],
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator of other systems is left alone")
+def test_blocks_are_used_again_without_page_faults():
+    kept = page_faults("keep")
+    if kept == "unsupported":
+        pytest.skip("this C library has no mallopt")
+    assert int(kept) < int(page_faults()) / 3
+
+
+def test_a_tuned_allocator_is_left_alone():
+    assert page_faults("keep", MALLOC_ARENA_MAX="2") == "unsupported"
