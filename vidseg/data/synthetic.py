@@ -29,7 +29,7 @@ from .ytvis import load_ytvis_json
 
 __all__ = ["cache_root", "generate_split", "register_shapes_vis"]
 
-_VERSION = 1
+_VERSION = 2
 _HEIGHT, _WIDTH = 96, 128
 _MIN_VISIBLE_PIXELS = 12
 _OCCLUSION_LEVELS = ((0.95, "no_occlusion"), (0.5, "slight_occlusion"), (0.0, "severe_occlusion"))
@@ -47,7 +47,7 @@ class _Split:
 
 _SPLITS = {
     "train": _Split("train", 1, 500, 20),
-    "val": _Split("valid", 2, 40, 20),
+    "val": _Split("valid", 2, 100, 20),
     "frames": _Split("frames", 3, 6000, 1),
 }
 
