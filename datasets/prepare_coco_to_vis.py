@@ -16,7 +16,7 @@ from typing import Any
 
 from vidseg.data.catalog import dataset_root
 from vidseg.data.categories import FROM_COCO
-from vidseg.data.ytvis import read_json
+from vidseg.data.instance_json import read_content
 from vidseg.errors import run_command
 
 _TARGETS = {"ytvis2019": "ytvis_2019", "ytvis2021": "ytvis_2021", "ovis": "ovis"}
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     args = parser.parse_args(arguments)
     folder = dataset_root() / "coco" / "annotations"
     for split in args.splits:
-        content = read_json(folder / f"instances_{split}2017.json")
+        content = read_content(folder / f"instances_{split}2017.json")
         subset = _reduce(content, set(FROM_COCO[_TARGETS[args.target]]))
         path = folder / f"coco2{args.target}_{split}.json"
         path.write_text(json.dumps(subset))

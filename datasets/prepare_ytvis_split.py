@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from vidseg.data import DatasetCatalog
-from vidseg.data.ytvis import find_image_root, read_json
+from vidseg.data.instance_json import read_content
+from vidseg.data.ytvis import find_image_root
 from vidseg.errors import UserError, run_command
 
 
@@ -31,7 +32,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--val-share", type=float, default=0.1, help="share of videos (0.1)")
     parser.add_argument("--seed", type=int, default=0, help="which videos are drawn (0)")
     args = parser.parse_args(arguments)
-    content = read_json(args.json_file)
+    content = read_content(args.json_file)
     ids = sorted(video["id"] for video in content.get("videos", []))
     num_val = round(len(ids) * args.val_share)
     if not 0 < num_val < len(ids):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 import torch
 
 from vidseg.checkpoint import Checkpointer
-from vidseg.checkpoint.files import write_atomically
 from vidseg.errors import DataError
 
 
@@ -77,17 +75,3 @@ def test_set_back_run_removes_later_files(tmp_path: Path) -> None:
     save(checkpointer, 5, 10, 15)
     save(checkpointer, 7)
     assert [path.name[11:18] for path in checkpointer.periodic()] == ["0000007", "0000005"]
-
-
-def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def fail(file: BinaryIO) -> None:
-        file.write(b"half of the new")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, fail)
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -118,10 +118,10 @@ def test_no_json(small_set) -> None:
     with pytest.raises(DataError, match="holds a list"):
         _read(small_set)
     small_set.path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="not UTF-8"):
+    with pytest.raises(DataError, match="it is not text"):
         _read(small_set)
     small_set.path.unlink()
-    with pytest.raises(DataError, match=r"cannot read .*No such file"):
+    with pytest.raises(DataError, match=r"annotation file .* does not exist"):
         _read(small_set)
 
 
@@ -131,7 +131,8 @@ def test_missing_frame_folder(small_set) -> None:
         _read(small_set)
 
 
-def test_coco_file(tmp_path: Path) -> None:
+@pytest.fixture
+def coco(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
     content = {
         "images": [{"id": 5, "file_name": "a.png", "height": 10, "width": 20}],
@@ -147,13 +148,40 @@ def test_coco_file(tmp_path: Path) -> None:
             }
         ],
     }
-    path = tmp_path / "instances.json"
+    return tmp_path / "instances.json", content
+
+
+def test_coco_file(coco: tuple[Path, dict[str, Any]]) -> None:
+    path, content = coco
     path.write_text(json.dumps(content))
     records = JsonFile(str(path))()
     assert records[0]["length"] == 1
     assert records[0]["annotations"][0][0]["category_id"] == 0
+    assert records[0]["annotations"][0][0]["bbox"] == [1, 1, 8, 8]
     assert records.classes == ["dog"]
-    content["annotations"][0]["image_id"] = 6  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_set("images", to=[]), "images is empty"),
+        (_drop("images", 0, "file_name"), "image 5 lacks the key file_name"),
+        (_set("images", 0, "file_name", to="b.png"), "the images of .* are missing: .*b.png"),
+        (
+            _set("annotations", 0, "image_id", to=6),
+            "annotation 1 has image_id 6, which is no image",
+        ),
+        (
+            _set("annotations", 0, "segmentation", to=_WRONG_SIZE),
+            r"annotation 1, segmentation has size \[5, 5\], but the image is 10 high and 20 wide",
+        ),
+    ],
+)
+def test_broken_coco_file_is_told_in_one_sentence(
+    coco: tuple[Path, dict[str, Any]], change: Change, message: str
+) -> None:
+    path, content = coco
+    change(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match="annotation 1 has image_id 6, which is no image"):
-        load_coco_json(path, tmp_path)
+    with pytest.raises(DataError, match=message):
+        load_coco_json(path, path.parent)

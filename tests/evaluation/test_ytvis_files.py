@@ -107,7 +107,7 @@ def test_faults_are_told_in_one_sentence(
     ("content", "message"),
     [
         (None, "results file .* does not exist"),
-        (b"[{", "is not valid json: .* at line 1, column"),
+        (b"[{", "is not valid json: .* in line 1, column"),
         (b"\xff\xfe\x00", "is not valid json: it is not text"),
         (b"{}", "its top level must be a list of tracks"),
         (b'"text"', "its top level must be a list of tracks"),

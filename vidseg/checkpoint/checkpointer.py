@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vidseg.errors import DataError
+from vidseg.files import write_atomically
 
-from .files import read_checkpoint, write_atomically, write_checkpoint
+from .files import read_checkpoint, write_checkpoint
 
 __all__ = ["Checkpointer"]
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
 from vidseg.errors import DataError
+from vidseg.files import write_atomically
 
 __all__ = [
     "read_checkpoint",
     "read_pickle",
     "require_file",
-    "write_atomically",
     "write_checkpoint",
 ]
 
@@ -34,30 +31,6 @@ _ALLOWED_GLOBALS = {
     ("numpy._core.numeric", "_frombuffer"),
     ("numpy.core.numeric", "_frombuffer"),
 }
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file that either appears whole or not at all, whatever kills the process.
-
-    Args:
-        path: final name; an existing file is replaced.
-        write: puts the content into the open file it is given.
-
-    Raises:
-        OSError: if the disk is full or not writable; the old file is then untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_directory(path.parent)
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -145,13 +118,3 @@ def _reason(error: BaseException) -> str:
     if not isinstance(error, OSError | EOFError | RuntimeError) or not str(error):
         return ""
     return f" ({str(error).splitlines()[0][:120]})"
-
-
-def _sync_directory(directory: Path) -> None:
-    # Without it a rename may be lost in a power cut; not every file system offers it.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vidseg.errors import DataError
-
 from .catalog import Record, Records
-from .ytvis import clean_segmentation, read_categories, read_json, take
+from .instance_json import Form, Part, load_records, take
 
 __all__ = ["load_coco_json"]
 
@@ -30,33 +29,8 @@ def load_coco_json(
     Raises:
         DataError: if the file is missing or broken; names the file, the item and the key.
     """
-    path = Path(json_file)
-    content = read_json(path) if content is None else content
-    classes, category_ids = read_categories(content, path)
-    records = {}
-    for image in take(content, "images", path, "the file"):
-        record = _read_image(image, path, Path(image_root))
-        records[record["video_id"]] = record
-    if not records:
-        raise DataError(f"{path}: images is empty")
-    annotated = content.get("annotations") is not None
-    if annotated:
-        for record in records.values():
-            record["annotations"] = [[]]
-        labels = {category: label for label, category in enumerate(category_ids)}
-        for annotation in content["annotations"]:
-            _add_annotation(annotation, records, labels, path)
-    ordered = [records[key] for key in sorted(records)]
-    first = Path(ordered[0]["file_names"][0])
-    if not first.exists():
-        raise DataError(f"the images of {path} are missing: there is no {first}")
-    return Records(
-        ordered,
-        classes=classes,
-        category_ids=category_ids,
-        annotated=annotated,
-        image_root=str(image_root),
-    )
+    form = Form("image", "images", _read_image, _read_parts)
+    return load_records(form, json_file, image_root, content)
 
 
 def _read_image(image: Any, path: Path, image_root: Path) -> Record:
@@ -70,32 +44,5 @@ def _read_image(image: Any, path: Path, image_root: Path) -> Record:
     }
 
 
-def _add_annotation(
-    annotation: Any, records: dict[Any, Record], labels: dict[int, int], path: Path
-) -> None:
-    key = take(annotation, "id", path, "an annotation")
-    image_id = take(annotation, "image_id", path, "annotation")
-    category = take(annotation, "category_id", path, "annotation")
-    if image_id not in records:
-        raise DataError(f"{path}: annotation {key} has image_id {image_id}, which is no image")
-    if category not in labels:
-        raise DataError(
-            f"{path}: annotation {key} has category_id {category}, which is not in categories"
-        )
-    record = records[image_id]
-    kept = clean_segmentation(
-        annotation.get("segmentation"),
-        record["height"],
-        record["width"],
-        f"{path}: annotation {key}, segmentation",
-    )
-    if kept is not None:
-        record["annotations"][0].append(
-            {
-                "id": key,
-                "category_id": labels[category],
-                "segmentation": kept,
-                "bbox": annotation.get("bbox"),
-                "iscrowd": int(annotation.get("iscrowd") or 0),
-            }
-        )
+def _read_parts(annotation: Any, _record: Record, _path: Path) -> Iterator[Part]:
+    yield "segmentation", annotation.get("segmentation"), annotation.get("bbox")

@@ -7,25 +7,18 @@ The file holds ``videos`` (id, file_names, height, width, length), ``categories`
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vidseg.errors import DataError
-from vidseg.rle import MIN_POLYGON_NUMBERS
 
-from .catalog import Record, Records
+from .catalog import Record, Records, dataset_root
+from .coco import load_coco_json
+from .instance_json import Form, Part, load_records, read_content, take
 
-__all__ = [
-    "JsonFile",
-    "clean_segmentation",
-    "find_image_root",
-    "load_ytvis_json",
-    "read_categories",
-    "read_json",
-    "take",
-]
+__all__ = ["JsonFile", "find_image_root", "load_ytvis_json"]
 
 _FRAME_FOLDERS = ("JPEGImages", "images")
 
@@ -50,13 +43,9 @@ class JsonFile:
         Raises:
             DataError: if the file or the frames are missing, or the file is broken.
         """
-        from .catalog import dataset_root
-        from .coco import load_coco_json
-
+        self.require()
         path = dataset_root() / self.json_file
-        if self.hint and not path.exists():
-            raise DataError(f"{path} is missing; {self.hint}")
-        content = read_json(path)
+        content = read_content(path)
         if self.image_root:
             root = dataset_root() / self.image_root
         else:
@@ -64,6 +53,17 @@ class JsonFile:
         is_coco = "images" in content and "videos" not in content
         load = load_coco_json if is_coco else load_ytvis_json
         return load(path, root, content=content)
+
+    def require(self) -> None:
+        """Checks that the file is there and, if its place is known, the folder of the frames.
+
+        Raises:
+            DataError: if not; says how to get them.
+        """
+        for name in filter(None, (self.json_file, self.image_root)):
+            path = dataset_root() / name
+            if not path.exists():
+                raise DataError("; ".join(filter(None, (f"{path} is missing", self.hint))))
 
 
 def load_ytvis_json(
@@ -85,35 +85,8 @@ def load_ytvis_json(
     Raises:
         DataError: if the file is missing or broken; names the file, the item and the key.
     """
-    path = Path(json_file)
-    content = read_json(path) if content is None else content
-    classes, category_ids = read_categories(content, path)
-    videos = _list(content, "videos", path)
-    if not videos:
-        raise DataError(f"{path}: videos is empty")
-    records: dict[Any, Record] = {}
-    for video in videos:
-        record = _read_video(video, path, Path(image_root))
-        if record["video_id"] in records:
-            raise DataError(f"{path}: two videos have the id {record['video_id']}")
-        records[record["video_id"]] = record
-    annotated = content.get("annotations") is not None
-    if annotated:
-        for record in records.values():
-            record["annotations"] = [[] for _ in range(record["length"])]
-        labels = {category: label for label, category in enumerate(category_ids)}
-        seen: set[Any] = set()
-        for annotation in _list(content, "annotations", path):
-            _add_annotation(annotation, records, labels, seen, path)
-    ordered = [records[key] for key in sorted(records)]
-    _check_frames_exist(ordered[0], Path(image_root), path)
-    return Records(
-        ordered,
-        classes=classes,
-        category_ids=category_ids,
-        annotated=annotated,
-        image_root=str(image_root),
-    )
+    form = Form("video", "frames", _read_video, _read_parts)
+    return load_records(form, json_file, image_root, content)
 
 
 def find_image_root(json_file: Path, content: dict[str, Any]) -> Path:
@@ -127,91 +100,6 @@ def find_image_root(json_file: Path, content: dict[str, Any]) -> Path:
         return parent / content["image_root"]
     found = [parent / name for name in _FRAME_FOLDERS if (parent / name).is_dir()]
     return found[0] if found else parent
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a json file whose top level is an object.
-
-    Raises:
-        DataError: if it is missing, no json (with the line) or another kind of json.
-    """
-    try:
-        with path.open(encoding="utf-8") as file:
-            content = json.load(file)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path} is not valid json: {error.msg} in line {error.lineno}, column {error.colno}"
-        ) from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not valid json: it is not UTF-8 text") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}, expected an object with videos")
-    return content
-
-
-def read_categories(content: dict[str, Any], path: Path) -> tuple[list[str], list[int]]:
-    """Gives names and ids of the classes by ascending id.
-
-    Raises:
-        DataError: if there are none, or a key is missing or an id occurs twice.
-    """
-    names: dict[int, str] = {}
-    for category in _list(content, "categories", path):
-        key = take(category, "id", path, "a category")
-        if key in names:
-            raise DataError(f"{path}: two categories have the id {key}")
-        names[key] = str(category.get("name", key))
-    if not names:
-        raise DataError(f"{path}: categories is empty")
-    ids = sorted(names)
-    return [names[key] for key in ids], ids
-
-
-def clean_segmentation(segmentation: Any, height: int, width: int, where: str) -> Any:
-    """Checks a segmentation without decoding it; ``None`` if the object is absent.
-
-    Polygons that are no area (fewer than three points, an odd number of coordinates) are dropped.
-
-    Raises:
-        DataError: if it has an unknown form or an RLE of another size; begins with ``where``.
-    """
-    if not segmentation:
-        return None
-    if isinstance(segmentation, list):
-        kept = [p for p in segmentation if _is_polygon(p)]
-        return kept or None
-    if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
-        raise DataError(f"{where} is neither an RLE (size, counts) nor a list of polygons")
-    size = segmentation["size"]
-    if list(size) != [height, width]:
-        raise DataError(
-            f"{where} has size {list(size)}, but the video is {height} high and {width} wide"
-        )
-    return segmentation
-
-
-def take(item: Any, key: str, path: Path, what: str) -> Any:
-    """Gives ``item[key]``.
-
-    Raises:
-        DataError: if it is missing; names file, item and key.
-    """
-    if not isinstance(item, dict) or item.get(key) is None:
-        label = f" {item['id']}" if isinstance(item, dict) and key != "id" and "id" in item else ""
-        raise DataError(f"{path}: {what}{label} lacks the key {key}")
-    return item[key]
-
-
-def _list(content: dict[str, Any], key: str, path: Path) -> list[Any]:
-    value = content.get(key)
-    if value is None:
-        found = ", ".join(sorted(content)) or "none"
-        raise DataError(f"{path} lacks the key {key}; found: {found}")
-    if not isinstance(value, list):
-        raise DataError(f"{path}: {key} is a {type(value).__name__}, expected a list")
-    return value
 
 
 def _read_video(video: Any, path: Path, image_root: Path) -> Record:
@@ -240,60 +128,13 @@ def _read_video(video: Any, path: Path, image_root: Path) -> Record:
     }
 
 
-def _add_annotation(
-    annotation: Any,
-    records: dict[Any, Record],
-    labels: dict[int, int],
-    seen: set[Any],
-    path: Path,
-) -> None:
-    key = take(annotation, "id", path, "an annotation")
-    if key in seen:
-        raise DataError(f"{path}: two annotations have the id {key}")
-    seen.add(key)
-    video_id = take(annotation, "video_id", path, "annotation")
-    category = take(annotation, "category_id", path, "annotation")
+def _read_parts(annotation: Any, record: Record, path: Path) -> Iterator[Part]:
     segmentations = take(annotation, "segmentations", path, "annotation")
-    if video_id not in records:
-        raise DataError(f"{path}: annotation {key} has video_id {video_id}, which is no video")
-    if category not in labels:
-        raise DataError(
-            f"{path}: annotation {key} has category_id {category}, which is not in categories"
-        )
-    record = records[video_id]
     if len(segmentations) != record["length"]:
         raise DataError(
-            f"{path}: annotation {key} has {len(segmentations)} segmentations, "
-            f"but video {video_id} has {record['length']} frames"
+            f"{path}: annotation {annotation['id']} has {len(segmentations)} segmentations, "
+            f"but video {record['video_id']} has {record['length']} frames"
         )
     boxes = annotation.get("bboxes") or [None] * len(segmentations)
-    crowd = int(annotation.get("iscrowd") or 0)
     for frame, (segmentation, box) in enumerate(zip(segmentations, boxes, strict=False)):
-        where = f"{path}: annotation {key}, segmentations[{frame}]"
-        kept = clean_segmentation(segmentation, record["height"], record["width"], where)
-        if kept is not None:
-            record["annotations"][frame].append(
-                {
-                    "id": key,
-                    "category_id": labels[category],
-                    "segmentation": kept,
-                    "bbox": box,
-                    "iscrowd": crowd,
-                }
-            )
-
-
-def _is_polygon(polygon: Any) -> bool:
-    if not isinstance(polygon, list):
-        return False
-    return len(polygon) >= MIN_POLYGON_NUMBERS and len(polygon) % 2 == 0
-
-
-def _check_frames_exist(record: Record, image_root: Path, path: Path) -> None:
-    """Looks at one frame, so that a wrong folder is told at the start and not by a worker."""
-    first = Path(record["file_names"][0])
-    if not first.exists():
-        raise DataError(
-            f"the frames of {path} are missing: there is no {first}; file_names are looked up "
-            f"below {image_root}"
-        )
+        yield f"segmentations[{frame}]", segmentation, box

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 import yaml
 
 from vidseg.checkpoint import Checkpointer
-from vidseg.checkpoint.files import read_checkpoint, write_atomically
+from vidseg.checkpoint.files import read_checkpoint
 from vidseg.config import get_cfg
 from vidseg.errors import DataError, UserError
+from vidseg.files import write_atomically
 
 if TYPE_CHECKING:
     from vidseg.config import CfgNode

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from vidseg.errors import ConfigError, nearest
+from vidseg.files import write_atomically
 
 __all__ = ["WRITERS", "JsonLinesWriter", "TensorBoardWriter", "WandbWriter", "Writer", "open_all"]
 
@@ -158,6 +159,5 @@ def _drop_later_lines(path: Path, start: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             continue
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    temporary.replace(path)
+    text = "".join(f"{line}\n" for line in kept)
+    write_atomically(path, lambda file: file.write(text.encode()))

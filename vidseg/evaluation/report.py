@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
 import math
-import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from vidseg.errors import DataError
+from vidseg.files import write_atomically
 
 from .ytvis import Metric, YTVISScores
 from .ytvis_matching import IOU_THRESHOLDS
@@ -153,15 +152,9 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _write(path: Path, save: Callable[[BinaryIO], object]) -> None:
-    """Lets a file appear whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Writes a whole file, with its folder."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            save(file)
-        temporary.replace(path)
+        write_atomically(path, save)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidseg.errors import DataError
+from vidseg.files import read_json
 
 from .base import EVALUATOR_REGISTRY, Evaluator, Metrics, gather_on_main, run_on_main
 from .report import (
@@ -154,10 +154,7 @@ class YTVISEvaluator(Evaluator):
             return self._gt
         if not self._gt:
             raise DataError(f"{self._dataset_name} names no annotation file (json_file)")
-        try:
-            return json.loads(Path(self._gt).read_bytes())
-        except (OSError, ValueError) as error:
-            raise DataError(f"annotation file {self._gt} cannot be read: {error}") from None
+        return read_json(Path(self._gt), what="annotation file")
 
     def _report_missing(self, gt: Mapping[str, Any], by_video: Mapping[Any, Any]) -> None:
         missing = [one["id"] for one in gt.get("videos", ()) if one["id"] not in by_video]

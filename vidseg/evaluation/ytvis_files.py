@@ -6,7 +6,6 @@ sentence that names the file and the entry.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from vidseg import rle as rle_ops
 from vidseg.errors import DataError
+from vidseg.files import read_json
 from vidseg.rle import RLE
 
 __all__ = ["GroundTruth", "Track", "group_tracks", "load_ground_truth", "load_results"]
@@ -149,18 +149,7 @@ def _read(source: Any, what: str) -> tuple[Any, str]:
     if not isinstance(source, (str, os.PathLike)):
         return source, f"the {what}"
     path = Path(source)
-    try:
-        with path.open("rb") as file:
-            return json.load(file), str(path)
-    except FileNotFoundError:
-        raise DataError(f"{what} file {path} does not exist") from None
-    except OSError as error:
-        raise DataError(f"{what} file {path} cannot be read: {error.strerror}") from None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise DataError(f"{path} is not valid json: {error.msg} at {where}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not valid json: it is not text") from None
+    return read_json(path, what=f"{what} file"), str(path)
 
 
 def _by_id(records: Iterable[Any], kind: str, name: str) -> dict[Any, Mapping[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +14,7 @@ import numpy as np
 from av.video.reformatter import Colorspace
 
 from vidseg.errors import DataError
+from vidseg.files import Draft
 
 __all__ = ["VideoWriter"]
 
@@ -48,7 +48,7 @@ class VideoWriter:
         self.fps = fps
         self.quality = quality
         self.num_frames = 0
-        self._partial = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part")
+        self._draft = Draft(self.path)
         self._container: av.container.OutputContainer | None = None
         self._stream: av.VideoStream | None = None
         self._size: tuple[int, int] = (0, 0)
@@ -98,7 +98,7 @@ class VideoWriter:
             self._mux(self._stream.encode(None))
             self._container.close()
             self._container = self._stream = None
-            os.replace(self._partial, self.path)
+            self._draft.publish()
         except (OSError, av.error.FFmpegError) as error:
             self.discard()
             raise DataError(f"cannot write {self.path}: {error}") from error
@@ -109,14 +109,13 @@ class VideoWriter:
         if container is not None:
             with contextlib.suppress(OSError, av.error.FFmpegError):  # the first error counts
                 container.close()
-        with contextlib.suppress(OSError):  # there may be no such folder
-            self._partial.unlink()
+        self._draft.discard()
 
     def _open(self, height: int, width: int) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         codec, options = _choose_codec(self.quality)
         self._container = av.open(
-            str(self._partial), "w", format="mp4", options={"movflags": "+faststart"}
+            str(self._draft.path), "w", format="mp4", options={"movflags": "+faststart"}
         )
         rate = Fraction(self.fps).limit_denominator(1001)
         stream: Any = self._container.add_stream(codec, rate=rate, options=options)

@@ -1,0 +1,64 @@
+"""Files are read with a sentence for every mistake, and never left half written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from vidseg.errors import DataError
+from vidseg.files import Draft, read_json, write_atomically
+
+
+def test_written_file_replaces_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    write_atomically(path, lambda file: file.write(b"new"))
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail(file: BinaryIO) -> None:
+        file.write(b"half of the new")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_draft_without_content_can_be_discarded(tmp_path: Path) -> None:
+    draft = Draft(tmp_path / "absent" / "file")
+    draft.discard()
+    with pytest.raises(FileNotFoundError):
+        draft.publish()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"^score file .*a\.json does not exist$"),
+        (b'{"a":\n 1,, }', r"a\.json is not valid json: .* in line 2, column"),
+        (b"\xff\xfe\x00", r"a\.json is not valid json: it is not text"),
+    ],
+)
+def test_what_is_wrong_with_json_is_told_in_one_sentence(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_json(path, what="score file")
+
+
+def test_folder_is_no_json(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"file .* cannot be read: Is a directory"):
+        read_json(tmp_path)

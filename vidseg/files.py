@@ -1,0 +1,100 @@
+"""Reading json and writing files so that nobody ever finds half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from vidseg.errors import DataError
+
+__all__ = ["Draft", "read_json", "write_atomically"]
+
+
+class Draft:
+    """A file in the making, which appears under its name whole or not at all.
+
+    Args:
+        final: its name; an existing file is replaced.
+
+    Attributes:
+        path: where to write it until then, in the same folder.
+    """
+
+    def __init__(self, final: Path) -> None:
+        self.final = final
+        # Hidden, and another one for each process: several may write the same file.
+        self.path = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+
+    def publish(self) -> None:
+        """Gives the written file its name.
+
+        Raises:
+            OSError: if the disk is full or not writable; the old file is then untouched.
+        """
+        with open(self.path, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(self.path, self.final)
+        _sync_directory(self.final.parent)
+
+    def discard(self) -> None:
+        """Removes what was written, if anything."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes a file that either appears whole or not at all, whatever kills the process.
+
+    Args:
+        path: final name; an existing file is replaced.
+        write: puts the content into the open file it is given.
+
+    Raises:
+        OSError: if the disk is full or not writable; the old file is then untouched.
+    """
+    draft = Draft(path)
+    try:
+        with open(draft.path, "wb") as file:
+            write(file)
+        draft.publish()
+    except BaseException:
+        draft.discard()
+        raise
+
+
+def read_json(path: Path, *, what: str = "file") -> Any:
+    """Reads a json file.
+
+    Args:
+        path: the file.
+        what: kind of file, for messages.
+
+    Raises:
+        DataError: if it is missing, unreadable or no json (with the line).
+    """
+    try:
+        with path.open("rb") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise DataError(f"{what} {path} does not exist") from None
+    except OSError as error:
+        raise DataError(f"{what} {path} cannot be read: {error.strerror or error}") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise DataError(f"{path} is not valid json: {error.msg} in {where}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not valid json: it is not text") from None
+
+
+def _sync_directory(directory: Path) -> None:
+    # Without it a rename may be lost in a power cut; not every file system offers it.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
