@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from vidseg.errors import UserError, run_command
+from vidseg.files import write_atomically
 
 if TYPE_CHECKING:
     from vidseg.predictor import VideoPredictor
@@ -97,12 +98,22 @@ def _with_overrides(parser: argparse.ArgumentParser, argv: list[str]) -> argpars
 
 
 def _is_key(word: str) -> bool:
-    """Tells ``INPUT.MIN_SIZE_TEST`` from a path."""
-    return (
-        word.isupper()
-        and word.replace(".", "").replace("_", "").isalnum()
-        and (not Path(word).exists())
-    )
+    """Tells ``INPUT.MIN_SIZE_TEST`` from a path; in lower case it is none yet, but meant as one."""
+    if not word.replace(".", "").replace("_", "").isalnum() or Path(word).exists():
+        return False
+    return word.isupper() or _is_meant_as_key(word)
+
+
+def _is_meant_as_key(word: str) -> bool:
+    """Tells ``model.device``, which the config corrects, from ``model.mp4``, which is missing."""
+    from vidseg.config import get_cfg
+
+    group, _, name = word.upper().partition(".")
+    if not name or group not in get_cfg():
+        return False
+    from vidseg.video.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+
+    return Path(word).suffix.lower() not in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 def _positive(text: str) -> int:
@@ -194,9 +205,8 @@ def _write_results(
     predictor: VideoPredictor, result: VideoInstances, path: Path, folder: Path
 ) -> None:
     records = predictor.results(result, path.name)
-    partial = folder / ".results.json.part"
-    partial.write_text(json.dumps(records), encoding="utf-8")
-    partial.replace(folder / "results.json")
+    text = json.dumps(records).encode()
+    write_atomically(folder / "results.json", lambda file: file.write(text))
 
 
 def _summary(result: VideoInstances, confidence: float, seconds: float) -> str:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,14 +28,57 @@ def test_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert DatasetCatalog.metadata("ovis_val").json_file.startswith("/new/ovis/annotations/")
 
 
-def test_missing_public_set_tells_what_is_expected() -> None:
-    with pytest.raises(DataError, match=r"ytvis_2019/train.json is missing.*JPEGImages/<video>"):
-        DatasetCatalog.get("ytvis_2019_train")
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        (
+            "ytvis_2021_val",
+            [
+                "{root}/ytvis_2021/valid.json is missing; expected below .*:",
+                "    ytvis_2021/valid.json",
+                "    ytvis_2021/valid/JPEGImages/<video>/00000.jpg",
+                "to prepare it, get it from http.*rename valid/instances.json to valid.*",
+            ],
+        ),
+        (
+            "coco2ovis_train",
+            [
+                "{root}/coco/annotations/coco2ovis_train.json is missing; expected .*:",
+                "    coco/annotations/coco2ovis_train.json",
+                "    coco/train2017/000000000009.jpg",
+                "to prepare it, .* run: python datasets/prepare_coco_to_vis.py ovis; see .*",
+            ],
+        ),
+    ],
+)
+def test_missing_public_set_tells_what_is_expected_and_how_to_get_it(
+    name: str, lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIDSEG_DATASETS", str(tmp_path))
+    for look in (DatasetCatalog.get, DatasetCatalog.require):
+        with pytest.raises(DataError) as caught:
+            look(name)
+        told = str(caught.value).splitlines()
+        assert len(told) == len(lines)
+        for line, pattern in zip(told, lines, strict=True):
+            assert re.fullmatch(pattern.replace("{root}", re.escape(str(tmp_path))), line), line
+
+
+def test_missing_frames_of_a_public_set_are_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIDSEG_DATASETS", str(tmp_path))
+    (tmp_path / "ovis" / "annotations").mkdir(parents=True)
+    (tmp_path / "ovis" / "annotations" / "annotations_valid.json").write_text("{}")
+    with pytest.raises(DataError, match=r"ovis/valid is missing; (?s:.*)<video>/img_0000001.jpg"):
+        DatasetCatalog.require("ovis_val")
 
 
 def test_unknown_name_gives_the_nearest() -> None:
     with pytest.raises(DataError, match=r"'ovis_trian'.*nearest: ovis_train"):
         DatasetCatalog.get("ovis_trian")
+    with pytest.raises(DataError, match=r"'ovis_trian'.*nearest: ovis_train"):
+        DatasetCatalog.require("ovis_trian")
     with pytest.raises(DataError, match=r"no such file: nowhere\.json"):
         DatasetCatalog.resolve("nowhere.json")
 

@@ -53,7 +53,7 @@ def test_architecture_is_the_last_stage_s(last: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["SOLVER.MAX_ITER"], "no partner"),
+        (["SOLVER.MAX_ITER"], "got 1 words: the last one, 'SOLVER.MAX_ITER', has no partner"),
         (["bb:SEED", "1"], "no stage 'bb'; nearest: b"),
         (["SOLVER.MAX_ITR", "1"], "MAX_ITER"),
         (["TEST.PATIENCE", "2"], "needs TEST.BEST_METRIC"),

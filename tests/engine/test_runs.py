@@ -315,6 +315,25 @@ def test_output_dir_that_cannot_be_made(
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("DATASETS.TRAIN", "ovis_trian", r"^toy: DATASETS: .*'ovis_trian'; nearest: ovis_train"),
+        ("DATASETS.TEST", "absent.json", r"^toy: DATASETS: no such file: absent\.json"),
+        ("second:DATASETS.TEST", "ovis_vla", r"^second: DATASETS: .*'ovis_vla'; nearest: ovis_val"),
+        ("second:DATASETS.TRAIN", "ovis_train", r"^second: .*annotations_train\.json is missing"),
+    ],
+)
+def test_absent_data_sets_are_told_before_anything_is_built(
+    chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv("VIDSEG_DATASETS", str(tmp_path / "empty"))
+    monkeypatch.delattr("vidseg.modeling.build_model")
+    with pytest.raises(DataError, match=message):
+        run(chain, key, f"('{value}',)")
+    assert not (tmp_path / "output").exists()
+
+
 def test_architecture_that_is_not_set(config: Path) -> None:
     config.write_text(config.read_text().replace("  META_ARCHITECTURE: ToySegmenter\n", ""))
     with pytest.raises(ConfigError, match=r"MODEL\.META_ARCHITECTURE is not set.*ToySegmenter"):

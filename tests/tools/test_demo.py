@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vidseg.errors import UserError
+from vidseg.errors import ConfigError, UserError
 from vidseg.modeling import build_model
 from vidseg.video.io import VideoReader, VideoWriter
 
@@ -157,6 +157,19 @@ def test_overrides_may_follow_the_inputs() -> None:
         args = parse(argv)
         assert args.input == ["a.mp4", "b"]
         assert args.overrides == ["INPUT.MIN_SIZE_TEST", "96"]
+
+
+def test_keys_in_lower_case_are_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    demo = load_demo()
+    base = ["--config-file", str(CONFIG), "--output", "out", "--input", "model.mp4", "input"]
+    args = demo.parse([*base, "model.device", "cpu"])
+    assert args.input == ["model.mp4", "input"]
+    assert args.overrides == ["model.device", "cpu"]
+    with pytest.raises(ConfigError, match=r"unknown key model.device .*did you mean MODEL.DEVICE"):
+        demo.main([*base, "model.device", "cpu"])
+    (tmp_path / "model.device").mkdir()
+    assert demo.parse([*base, "model.device"]).input == ["model.mp4", "input", "model.device"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

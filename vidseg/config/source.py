@@ -16,7 +16,7 @@ import yaml
 
 from vidseg.errors import ConfigError, nearest
 
-__all__ = ["BASE_KEY", "Assignment", "read_file", "read_overrides"]
+__all__ = ["BASE_KEY", "Assignment", "pair_up", "read_file", "read_overrides"]
 
 BASE_KEY = "_BASE_"
 COMMAND_LINE = "command line"
@@ -60,17 +60,26 @@ def read_overrides(words: Sequence[Any]) -> list[Assignment]:
     Raises:
         ConfigError: if a key has no value.
     """
+    assignments = []
+    for key, value in pair_up(words):
+        if key in _PATH_KEYS and value:
+            value = os.path.abspath(os.path.expanduser(value))
+        assignments.append(Assignment(str(key), value))
+    return assignments
+
+
+def pair_up(words: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Splits ``KEY VALUE KEY VALUE ...`` into pairs.
+
+    Raises:
+        ConfigError: if a key has no value.
+    """
     if len(words) % 2:
         raise ConfigError(
             f"overrides come in pairs KEY VALUE, got {len(words)} words: "
             f"the last one, {str(words[-1])!r}, has no partner ({COMMAND_LINE})"
         )
-    assignments = []
-    for key, value in zip(words[::2], words[1::2], strict=True):
-        if key in _PATH_KEYS and value:
-            value = os.path.abspath(os.path.expanduser(value))
-        assignments.append(Assignment(str(key), value))
-    return assignments
+    return list(zip(words[::2], words[1::2], strict=True))
 
 
 def _read_chain(path: Path, above: list[Path]) -> list[Assignment]:

@@ -62,7 +62,7 @@ class Metadata:
         root: folder of the data set.
         json_file: annotation file, ``""`` if there is none.
         image_root: folder that the frame names are relative to.
-        prepare: one sentence on how to get the data, for error messages.
+        prepare: how to get the data, for error messages.
         family: whose category ids these are (``"coco"``, ``"ytvis_2019"``...), ``""`` if its own.
     """
 
@@ -187,6 +187,16 @@ class Catalog:
         if name_or_path.endswith(".json"):
             return self._register_path(name_or_path)
         raise DataError(self._miss_message(name_or_path))
+
+    def require(self, name_or_path: str) -> None:
+        """Checks that a data set is there, as far as that shows without reading it.
+
+        Raises:
+            DataError: if the name is unknown, or its files are missing.
+        """
+        require = getattr(self._entry(name_or_path).load, "require", None)
+        if require is not None:
+            require()
 
     def names(self) -> list[str]:
         """Gives all names, sorted."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vidseg.config.source import pair_up
 from vidseg.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -126,12 +127,8 @@ def _check_keys(cfg: CfgNode, name: str) -> None:
 
 def _pairs(overrides: Sequence[str]) -> list[tuple[str, str, str]]:
     """Splits ``[STAGE:]KEY VALUE`` words; those for a stage come last and so win."""
-    if len(overrides) % 2:
-        raise ConfigError(
-            f"overrides come in pairs KEY VALUE; {overrides[-1]!r} (the last) has no partner"
-        )
     pairs = []
-    for word, value in zip(overrides[::2], overrides[1::2], strict=True):
+    for word, value in pair_up(overrides):
         match = _ADDRESSED.fullmatch(word)
         stage, key = match.groups() if match else ("", word)
         pairs.append((stage, key, value))

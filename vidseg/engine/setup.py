@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +90,9 @@ def _train_chain(stages: Sequence[Stage], *, resume: bool) -> None:
     stages = [replace(stage, cfg=scaled(stage.cfg)) for stage in stages]
     states = [RunDirectory(stage.output_dir).state(stage.cfg) for stage in stages]
     _check_states(stages, states, resume=resume)
-    _check_models([stage for stage, state in zip(stages, states, strict=True) if state.trained < 0])
+    unfinished = [stage for stage, state in zip(stages, states, strict=True) if state.trained < 0]
+    _check_data(unfinished)
+    _check_models(unfinished)
     for stage in stages:
         make_directory(stage.output_dir)
     barrier()  # nobody writes before everybody has looked
@@ -122,6 +124,16 @@ def _check_states(stages: Sequence[Stage], states: Sequence[RunState], *, resume
             unfinished = str(stage.output_dir)
 
 
+def _check_data(unfinished: Sequence[Stage]) -> None:
+    """Looks for all data sets before models are built, and long before the last one is needed."""
+    from vidseg.data import DatasetCatalog
+
+    for stage in unfinished:
+        with _naming(stage):
+            for name in (*stage.cfg.DATASETS.TRAIN, *stage.cfg.DATASETS.TEST):
+                DatasetCatalog.require(name)
+
+
 def _check_models(unfinished: Sequence[Stage]) -> None:
     """Builds what later stages will train, so that their mistakes show before the first step."""
     from vidseg.modeling import build_model
@@ -130,11 +142,18 @@ def _check_models(unfinished: Sequence[Stage]) -> None:
         for stage in unfinished[1:]:  # the first is built next anyway
             cfg = stage.cfg.clone()
             cfg.MODEL.DEVICE = "cpu"
-            try:
+            with _naming(stage):
                 build_model(cfg)
-            except UserError as error:
-                error.args = (f"{stage.name}: {error}",)
-                raise
+
+
+@contextlib.contextmanager
+def _naming(stage: Stage) -> Iterator[None]:
+    """Puts the name of the stage before what is wrong with it."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (f"{stage.name}: {error}",)
+        raise
 
 
 def _run_stage(stage: Stage, state: RunState, weights: str, *, is_last: bool) -> None:
