@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from vidseg import rle
+from vidseg.data import shapes_scene
 from vidseg.data.catalog import DatasetCatalog
 from vidseg.data.shapes_scene import (
     CLASSES,
@@ -111,3 +112,15 @@ def test_catalog_generates_on_first_use(tmp_path, monkeypatch):
     records = DatasetCatalog.get("shapes_vis_easy_val")
     assert [record["length"] for record in records] == [3, 3]
     assert DatasetCatalog.metadata("shapes_vis_easy_val").classes == list(CLASSES)
+
+
+@pytest.mark.parametrize(("share", "low", "high"), [(1.0, 1.0, 1.0), (0.0, 0.1, 0.3)])
+def test_colour_tells_the_class_as_often_as_asked(share, low, high):
+    agree = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        scene = random_scene(rng, "standard", height=48, width=64, length=1, colour_is_class=share)
+        for item in scene.objects:
+            off = np.abs(np.asarray(shapes_scene._PALETTE) - item.colour).max(axis=1)
+            agree.append(int(off.argmin()) == item.label)
+    assert low <= np.mean(agree) <= high

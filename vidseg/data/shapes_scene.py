@@ -77,7 +77,13 @@ class Scene:
 
 
 def random_scene(
-    rng: np.random.Generator, level: str, *, height: int, width: int, length: int
+    rng: np.random.Generator,
+    level: str,
+    *,
+    height: int,
+    width: int,
+    length: int,
+    colour_is_class: float | None = None,
 ) -> Scene:
     """Draws a scene of two to four objects.
 
@@ -89,6 +95,8 @@ def random_scene(
         height: frame height in pixels.
         width: frame width in pixels.
         length: number of frames.
+        colour_is_class: share of the objects whose colour is that of their class, where it is not
+            to be the level's.
 
     Raises:
         ValueError: on an unknown level.
@@ -97,7 +105,8 @@ def random_scene(
         raise ValueError(f"unknown level {level!r}; choose one of {', '.join(LEVELS)}")
     background, pan = _draw_background(rng, level, height, width, length)
     count = int(rng.integers(2, 5))
-    objects = tuple(_draw_object(rng, level, height, width, length) for _ in range(count))
+    share = _COLOUR_IS_CLASS[level] if colour_is_class is None else colour_is_class
+    objects = tuple(_draw_object(rng, level, share, height, width, length) for _ in range(count))
     return Scene(height, width, background, pan, objects)
 
 
@@ -143,10 +152,15 @@ def _draw_background(
 
 
 def _draw_object(
-    rng: np.random.Generator, level: str, height: int, width: int, length: int
+    rng: np.random.Generator,
+    level: str,
+    colour_is_class: float,
+    height: int,
+    width: int,
+    length: int,
 ) -> SceneObject:
     label = int(rng.integers(len(CLASSES)))
-    follows_class = rng.random() < _COLOUR_IS_CLASS[level]
+    follows_class = rng.random() < colour_is_class
     base = _PALETTE[label if follows_class else int(rng.integers(len(_PALETTE)))]
     jitter = rng.integers(-18, 19, size=3)
     colour = tuple(int(v) for v in np.clip(np.asarray(base) + jitter, 0, 255))

@@ -3,8 +3,10 @@
 Three levels (``easy``, ``standard``, ``hard``, see ``shapes_scene.random_scene``) of three splits
 each: ``shapes_vis_<level>_train`` and ``shapes_vis_<level>_val`` are videos from disjoint seeds,
 and ``shapes_vis_<level>_frames`` is a set of unrelated single frames (videos of length one) for
-image pretraining. The files go into a cache folder (``$VIDSEG_CACHE``, else ``~/.cache/vidseg``),
-where the first use writes them and later uses find them.
+image pretraining; in those of ``standard`` the colour does not tell the class, because a network
+that may guess by the colour learns the shapes late. The files go into a cache folder
+(``$VIDSEG_CACHE``, else ``~/.cache/vidseg``), where the first use writes them and later uses find
+them.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from .ytvis import load_ytvis_json
 
 __all__ = ["cache_root", "generate_split", "register_shapes_vis"]
 
-_VERSION = 2
+_VERSION = 3
 _HEIGHT, _WIDTH = 96, 128
 _MIN_VISIBLE_PIXELS = 12
 _OCCLUSION_LEVELS = ((0.95, "no_occlusion"), (0.5, "slight_occlusion"), (0.0, "severe_occlusion"))
@@ -45,10 +47,12 @@ class _Split:
     length: int
 
 
+# Share of the objects in their class's colour where a split differs from its level.
+_COLOUR_IS_CLASS = {("standard", "frames"): 0.0}
 _SPLITS = {
     "train": _Split("train", 1, 500, 20),
     "val": _Split("valid", 2, 100, 20),
-    "frames": _Split("frames", 3, 6000, 1),
+    "frames": _Split("frames", 3, 10000, 1),
 }
 
 
@@ -77,7 +81,13 @@ def cache_root() -> Path:
 
 
 def generate_split(
-    folder: str | Path, level: str, *, seed: int, num_videos: int, length: int
+    folder: str | Path,
+    level: str,
+    *,
+    seed: int,
+    num_videos: int,
+    length: int,
+    colour_is_class: float | None = None,
 ) -> None:
     """Writes ``instances.json`` and ``JPEGImages/`` of one split below ``folder``.
 
@@ -90,6 +100,7 @@ def generate_split(
         seed: number of the split; videos of different seeds share nothing.
         num_videos: how many videos.
         length: frames of each video.
+        colour_is_class: see ``shapes_scene.random_scene``.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +109,14 @@ def generate_split(
         content = _empty_json()
         for number in range(num_videos):
             rng = np.random.default_rng((_VERSION, seed, LEVELS.index(level), number))
-            scene = random_scene(rng, level, height=_HEIGHT, width=_WIDTH, length=length)
+            scene = random_scene(
+                rng,
+                level,
+                height=_HEIGHT,
+                width=_WIDTH,
+                length=length,
+                colour_is_class=colour_is_class,
+            )
             _add_video(content, scene, video_id=number + 1, image_root=draft / "JPEGImages")
         (draft / "instances.json").write_text(json.dumps(content))
         draft.chmod(0o755)
@@ -126,6 +144,7 @@ class _Loader:
                 seed=size.seed,
                 num_videos=size.num_videos,
                 length=size.length,
+                colour_is_class=_COLOUR_IS_CLASS.get((self.level, self.split)),
             )
         return load_ytvis_json(folder / "instances.json", folder / "JPEGImages")
 
