@@ -10,4 +10,4 @@ from .config import add_config
 
 __all__ = ["COMPONENTS", "add_config"]
 
-COMPONENTS = ("online", "offline")
+COMPONENTS = ("contrastive_segmenter", "online", "offline")

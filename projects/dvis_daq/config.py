@@ -8,14 +8,16 @@ __all__ = ["add_config"]
 
 
 def add_config(cfg: CfgNode) -> None:
-    """Adds the keys of the tracker, the refiner and their training to ``cfg``.
+    """Adds the keys of the tracker, the refiner and the training of all stages to ``cfg``.
 
-    Keys of published configs that nothing reads (noise injection, contrastive loss...) are not
-    here: the config loader accepts them and says that they have no effect.
+    Keys of published configs that nothing reads (noise injection...) are not here: the config
+    loader accepts them and says that they have no effect.
     """
     # Tracker: layers of the anchor decoder and of the slot branch.
     cfg.MODEL.TRACKER = CfgNode()
     cfg.MODEL.TRACKER.DECODER_LAYERS = 6
+    # Attention heads of the tracker; 0: as many as the frame decoder has, as published.
+    cfg.MODEL.TRACKER.NHEADS = 0
     # Give an anchor the content of its frame query besides its position; published: position only.
     cfg.MODEL.TRACKER.ANCHORS_FROM_QUERIES = False
     # Start as a soft matcher with the frame decoder's heads; published training starts at random.
@@ -35,9 +37,6 @@ def add_config(cfg: CfgNode) -> None:
     cfg.MODEL.VIDEO_HEAD.NUM_NEW_INS = 10
     # Background slots that compete with the tracks in the slot branch.
     cfg.MODEL.VIDEO_HEAD.NUM_SLOTS = 5
-    # Anchors on objects that are tracked already have no class loss in training, instead of "no
-    # object" as published; BIRTH_OVERLAP_THRESHOLD then holds them back at inference.
-    cfg.MODEL.VIDEO_HEAD.IGNORE_DOUBLES = False
     # Factor on the losses of the slot branch; 0 leaves the branch out of training, which wants
     # OVIS_INFER False.
     cfg.MODEL.VIDEO_HEAD.SLOT_LOSS_WEIGHT = 1.0
@@ -66,6 +65,17 @@ def add_config(cfg: CfgNode) -> None:
     cfg.MODEL.VIDEO_HEAD.DIS_FG_THRESHOLD = 0.01
     # Short convolutions along time in the refiner.
     cfg.MODEL.VIDEO_HEAD.USE_LOCAL_ATTN = False
+
+    # Contrastive training of the frame segmenter (CTMinVIS).
+    cfg.MODEL.CL_PLUGIN = CfgNode()
+    # Weight of the loss on dot products of re-identification embeddings.
+    cfg.MODEL.CL_PLUGIN.REID_WEIGHT = 2.0
+    # Weight of the loss on their cosine similarities.
+    cfg.MODEL.CL_PLUGIN.AUX_REID_WEIGHT = 3.0
+    # Queries of the frame before that an object is told apart from, at most; drawn at random.
+    cfg.MODEL.CL_PLUGIN.NUM_NEGATIVES = 99
+    # Resemble, in half of the cases, the running mean of the object's embeddings, not the last one.
+    cfg.MODEL.CL_PLUGIN.MOMENTUM_EMBED = True
 
     # Frames of a training clip that are used before and from each iteration of STEPS; None: all.
     cfg.INPUT.USING_FRAME_NUM = None

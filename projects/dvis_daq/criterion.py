@@ -19,8 +19,6 @@ from .targets import ClipTargets
 
 __all__ = ["DAQCriterion", "FramePrediction", "foreground_pairs"]
 
-_IGNORED = -100  # what the cross entropy leaves out
-
 
 @dataclass
 class FramePrediction:
@@ -32,7 +30,6 @@ class FramePrediction:
         masks: mask logits of the foreground pairs, ``(L, m, h, w)``.
         foreground: query and object rows of the foreground pairs, ``(m,)`` each.
         num_pairs: pairs of the frame, those that are no foreground included.
-        ignored: bool ``(n,)``, queries without any class loss; None for none.
     """
 
     frame: int
@@ -40,7 +37,6 @@ class FramePrediction:
     masks: Tensor
     foreground: Pairs
     num_pairs: int
-    ignored: Tensor | None = None
 
 
 class DAQCriterion(PointCriterion):
@@ -79,8 +75,6 @@ class DAQCriterion(PointCriterion):
         device = targets.labels.device
         src, tgt = (x.to(device) for x in frame.foreground)
         classes = torch.full(frame.logits.shape[1:2], self.num_classes, device=device)
-        if frame.ignored is not None:
-            classes[frame.ignored.to(device)] = _IGNORED
         classes[src] = targets.labels[tgt]
         return classes
 

@@ -1,4 +1,4 @@
-"""Who is who in the training of the tracker: matching of frame queries and of new objects.
+"""Who is who in the training of trackers: frame queries, new objects, objects of a whole clip.
 
 Shapes: T frames, Q queries, N objects, K classes, h w mask pixels.
 """
@@ -15,7 +15,7 @@ from vidseg.modeling.matcher import HungarianMatcher, Pairs, assign
 from .memory import foreground_score
 from .targets import ClipTargets
 
-__all__ = ["FrameMatch", "match_frames", "match_new_instances"]
+__all__ = ["FrameMatch", "match_first_appearances", "match_frames", "match_new_instances"]
 
 
 @dataclass
@@ -107,6 +107,43 @@ def match_new_instances(
     src, column = assign(cost)
     src, tgt = _by_object(src + first_anchor, new[column])
     return torch.cat([tracked[0], src]), torch.cat([tracked[1], tgt])
+
+
+@torch.no_grad()
+def match_first_appearances(
+    matcher: HungarianMatcher, logits: Tensor, masks: Tensor, targets: ClipTargets
+) -> Pairs:
+    """Matches each object once, on the first frame that shows it; the pair holds for the clip.
+
+    This is the matcher of the sibling tracker, DVIS++ online, whose rows stay linked by
+    construction; DVIS-DAQ itself matches with :func:`match_new_instances`.
+
+    Args:
+        matcher: its weights and points; points are drawn for frames with new objects only.
+        logits: class logits in track order, ``(T, Q, K+1)``.
+        masks: mask logits ``(T, Q, h, w)``.
+        targets: of the same frames.
+
+    Returns:
+        Query and object rows: frame after frame, ascending by query within one. Objects for which
+        no query is left are in no pair.
+
+    Source: DVIS++ (Zhang et al., 2023), the online tracker's training.
+    """
+    visible = targets.visible
+    is_first = visible & (visible.cumsum(dim=1) == 1)  # (N, T)
+    is_free = torch.ones(logits.shape[1], dtype=torch.bool)
+    sources, objects = [torch.zeros(0).long()], [torch.zeros(0).long()]
+    for t in is_first.any(dim=0).nonzero()[:, 0].tolist():
+        new, free = is_first[:, t].nonzero()[:, 0], is_free.nonzero()[:, 0]
+        layer = logits[t : t + 1], masks[t : t + 1, :, None]
+        points = matcher.draw(layer[0])
+        cost = matcher.costs([layer], [targets.rows(new).frame(t)], points[None])[0, 0]
+        row, column = assign(cost[free.numpy()])
+        sources.append(free[row])
+        objects.append(new[column])
+        is_free[sources[-1]] = False
+    return torch.cat(sources), torch.cat(objects)
 
 
 def _by_object(src: Tensor, tgt: Tensor) -> Pairs:

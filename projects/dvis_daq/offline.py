@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vidseg.config import CfgNode
 from vidseg.modeling.build import META_ARCH_REGISTRY
 from vidseg.modeling.criterion import SetCriterion
-from vidseg.modeling.meta_arch.base import VideoSession
+from vidseg.modeling.meta_arch import ResultPlace, VideoSession
 
 from .offline_training import offline_losses
 from .online import OnlineModel
@@ -65,17 +65,7 @@ class OfflineModel(OnlineModel):
         """Gives the weighted losses of a batch of clips."""
         return offline_losses(self, samples)
 
-    def start(
-        self,
-        *,
-        output_size: tuple[int, int] | None = None,
-        frame_indices: Sequence[int] | None = None,
-    ) -> VideoSession:
-        """Opens a session for one video; see the base class."""
-        return OfflineSession(
-            self.parts(),
-            self.refiner,
-            self.training_settings.refiner_input,
-            output_size=output_size,
-            frame_indices=frame_indices,
-        )
+    def session(self, place: ResultPlace) -> VideoSession:
+        """Makes the session of one video; see the base class."""
+        wanted = self.training_settings.refiner_input
+        return OfflineSession(self.parts(), self.refiner, wanted, place)

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from vidseg.config import CfgNode
 from vidseg.modeling.build import META_ARCH_REGISTRY
-from vidseg.modeling.meta_arch.base import SegmenterBase, VideoSession
+from vidseg.modeling.meta_arch import ResultPlace, ResultSettings, SegmenterBase, VideoSession
 
 from .criterion import DAQCriterion
 from .memory import TrackRules
 from .online_training import online_losses
 from .sessions import OnlineSession, TrackingParts
-from .settings import ResultSettings, TrainingSettings
+from .settings import TrainingSettings
 from .tracker import VideoInstanceCutter
 from .warm_start import lacks_part, warm_start_tracker
 
@@ -98,14 +98,9 @@ class OnlineModel(SegmenterBase):
         """Gives the weighted losses of a batch of clips."""
         return online_losses(self, samples)
 
-    def start(
-        self,
-        *,
-        output_size: tuple[int, int] | None = None,
-        frame_indices: Sequence[int] | None = None,
-    ) -> VideoSession:
-        """Opens a session for one video; see the base class."""
-        return OnlineSession(self.parts(), output_size=output_size, frame_indices=frame_indices)
+    def session(self, place: ResultPlace) -> VideoSession:
+        """Makes the session of one video; see the base class."""
+        return OnlineSession(self.parts(), place)
 
     def parts(self) -> TrackingParts:
         """Gives what a session needs of the model."""
@@ -116,4 +111,5 @@ class OnlineModel(SegmenterBase):
             query_table=predictor.query_feat.weight,
             rules=self.rules,
             settings=self.result_settings,
+            window_size=self.window_size,
         )

@@ -216,28 +216,12 @@ class _ClipRun:
         any_gone = not bool(self.targets.visible[tracked[1], t].all())
         gone = hidden_object if any_gone else []
         prediction = self._predict(t, frame, layers, logits, pairs, gone=gone)
-        doubles = self._doubles(num_tracks, len(layers[-1]), match, tracked)
-        prediction.ignored = doubles
         slot = None
         if self.settings.slot_loss_weight > 0:
             slot = self._slots(t, frame, match, carried, hidden_object)
         positions = carried.positions
-        after = self._carry(frame, layers[-1], logits[-1], pairs, positions, doubles=doubles)
+        after = self._carry(frame, layers[-1], logits[-1], pairs, positions)
         return prediction, slot, after
-
-    def _doubles(
-        self, num_tracks: int, num_rows: int, match: FrameMatch, tracked: Pairs
-    ) -> Tensor | None:
-        """Marks the anchors whose frame query shows an object that is tracked already.
-
-        Returns:
-            bool ``(n,)``, or None where they are to learn "no object" as published.
-        """
-        if not self.settings.ignore_doubles:
-            return None
-        doubles = torch.zeros(num_rows, dtype=torch.bool)
-        doubles[num_tracks:] = torch.isin(match.nearest.cpu(), tracked[1].cpu())
-        return doubles
 
     def _slots(
         self,
@@ -286,8 +270,6 @@ class _ClipRun:
         logits: Tensor,
         pairs: Pairs,
         positions: PositionMemory,
-        *,
-        doubles: Tensor | None = None,
     ) -> _Carried:
         """Selects the queries that go on and updates their positions.
 
@@ -297,14 +279,10 @@ class _ClipRun:
             logits: their class logits.
             pairs: of this frame.
             positions: of the n - Q tracks that came in; new rows start empty.
-            doubles: rows that do not go on unless they are matched.
         """
         scores = foreground_score(logits.detach()).cpu()
         if self.phase.is_late:
-            selected = scores > self.settings.select_threshold
-            if doubles is not None:
-                selected &= ~doubles | torch.isin(torch.arange(len(doubles)), pairs[0])
-            rows = selected.nonzero()[:, 0]
+            rows = (scores > self.settings.select_threshold).nonzero()[:, 0]
         else:
             num_kept = len(pairs[0]) - len(pairs[0]) // 2
             rows = pairs[0][scores[pairs[0]].topk(num_kept).indices].sort().values

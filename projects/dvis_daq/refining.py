@@ -6,11 +6,10 @@ h w the mask features' size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
+from vidseg.modeling.meta_arch import ResultPlace
 from vidseg.rle import RLE
 from vidseg.structures import VideoInstances
 
@@ -21,8 +20,6 @@ from .sessions import TrackingParts, TrackingState
 from .settings import RefinerInput
 
 __all__ = ["OfflineSession"]
-
-Size = tuple[int, int]
 
 
 class OfflineSession:
@@ -35,8 +32,7 @@ class OfflineSession:
         parts: of the model.
         refiner: the network.
         refiner_input: which instances it sees.
-        output_size: (height, width) of the masks; that of the frames by default.
-        frame_indices: positions of the frames in the video; counted from 0 by default.
+        place: of the result in the video.
 
     Note:
         A video with exactly one instance has a result; the published code returns none.
@@ -49,11 +45,9 @@ class OfflineSession:
         parts: TrackingParts,
         refiner: TemporalRefiner,
         refiner_input: RefinerInput,
-        *,
-        output_size: Size | None = None,
-        frame_indices: Sequence[int] | None = None,
+        place: ResultPlace,
     ) -> None:
-        self._state = TrackingState(parts, output_size=output_size, frame_indices=frame_indices)
+        self._state = TrackingState(parts, place)
         self._refiner = refiner
         self._input = refiner_input
         self._rows: list[tuple[Tensor, Tensor]] = []  # per frame ids (M,), embeddings (M, C)
@@ -114,17 +108,17 @@ class OfflineSession:
     def _masks(self, queries: Tensor) -> tuple[list[list[RLE | None]], MaskQuality]:
         """Makes the masks of refined queries ``(n, T, C)``, a few frames at a time."""
         assert self._state.geometry is not None
-        settings = self._state.parts.settings
+        parts = self._state.parts
         masks: list[list[RLE | None]] = [[] for _ in queries]
         quality = MaskQuality()
         start = 0
         for window in self._features:
-            for features in window.split(settings.window_size):
+            for features in window.split(parts.window_size):
                 part = queries[None, :, start : start + len(features)]
                 logits = self._refiner.segment(part, features[None])[0]  # (n, t, h, w)
                 for row, runs in zip(masks, self._state.geometry.encode(logits), strict=True):
                     row.extend(runs)
-                if settings.mask_quality:
+                if parts.settings.mask_quality:
                     quality.add(range(len(masks)), logits)
                 start += len(features)
         return masks, quality

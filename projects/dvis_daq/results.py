@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vidseg.modeling.meta_arch import ResultSettings
 from vidseg.modeling.postprocess import foreground_confidence, masks_to_rle, select_instances
 from vidseg.rle import RLE
-
-from .settings import ResultSettings
 
 __all__ = ["FrameGeometry", "MaskHistory", "MaskQuality", "Selection"]
 

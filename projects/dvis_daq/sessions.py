@@ -5,12 +5,13 @@ Shapes: t frames of a window, Q frame queries, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from vidseg.modeling.meta_arch import ResultPlace, ResultSettings
 from vidseg.modeling.transformer_decoder import DecoderOutput
 from vidseg.rle import RLE
 from vidseg.structures import VideoInstances
@@ -18,7 +19,6 @@ from vidseg.structures import VideoInstances
 from .inference import FrameTracks, track_window, without_noise
 from .memory import EndedTracks, TrackMemory, TrackRules
 from .results import FrameGeometry, MaskHistory, MaskQuality, Selection
-from .settings import ResultSettings
 from .tracker import VideoInstanceCutter
 
 __all__ = ["OnlineSession", "TrackingParts", "TrackingState"]
@@ -36,6 +36,7 @@ class TrackingParts:
         query_table: query features of the frame decoder, ``(Q, C)``.
         rules: of births, visibility and ends.
         settings: what the result holds.
+        window_size: frames whose masks are computed at once.
     """
 
     segment: Callable[[Tensor], DecoderOutput]
@@ -43,6 +44,7 @@ class TrackingParts:
     query_table: Tensor
     rules: TrackRules
     settings: ResultSettings
+    window_size: int
 
 
 class TrackingState:
@@ -50,24 +52,16 @@ class TrackingState:
 
     Args:
         parts: of the model.
-        output_size: (height, width) of the masks; that of the frames by default.
-        frame_indices: positions of the frames in the video; counted from 0 by default.
+        place: of the result in the video.
     """
 
-    def __init__(
-        self,
-        parts: TrackingParts,
-        *,
-        output_size: Size | None = None,
-        frame_indices: Sequence[int] | None = None,
-    ) -> None:
+    def __init__(self, parts: TrackingParts, place: ResultPlace) -> None:
         weight = parts.tracker.class_embed.weight  # (K+1, C)
         self.parts = parts
         self.memory = TrackMemory.empty(weight.shape[1], weight.shape[0], weight.device)
         self.ended = self.memory.as_ended()
         self.geometry: FrameGeometry | None = None
-        self._output_size = output_size
-        self._frame_indices = frame_indices
+        self._place = place
 
     @property
     def num_frames(self) -> int:
@@ -86,7 +80,7 @@ class TrackingState:
         """
         parts = self.parts
         window = parts.segment(frames)
-        self.geometry = FrameGeometry.of(frames, window.mask_features, self._output_size)
+        self.geometry = FrameGeometry.of(frames, window.mask_features, self._place.size)
         steps = track_window(parts.tracker, window, self.memory, parts.rules, parts.query_table)
         for memory, tracked in steps:
             if len(tracked.ended):
@@ -118,10 +112,8 @@ class TrackingState:
         return VideoInstances.empty(*self._size_and_indices(frames))
 
     def _size_and_indices(self, frames: range) -> tuple[Size, list[int]]:
-        size = self._output_size or (self.geometry.output if self.geometry else (0, 0))
-        if self._frame_indices is None:
-            return size, list(frames)
-        return size, [int(self._frame_indices[t]) for t in frames]
+        image = None if self.geometry is None else self.geometry.image
+        return self._place.size_for(image), self._place.indices_for(frames)
 
 
 class OnlineSession:
@@ -132,18 +124,11 @@ class OnlineSession:
 
     Args:
         parts: of the model.
-        output_size: (height, width) of the masks; that of the frames by default.
-        frame_indices: positions of the frames in the video; counted from 0 by default.
+        place: of the result in the video.
     """
 
-    def __init__(
-        self,
-        parts: TrackingParts,
-        *,
-        output_size: Size | None = None,
-        frame_indices: Sequence[int] | None = None,
-    ) -> None:
-        self._state = TrackingState(parts, output_size=output_size, frame_indices=frame_indices)
+    def __init__(self, parts: TrackingParts, place: ResultPlace) -> None:
+        self._state = TrackingState(parts, place)
         self._history = MaskHistory()
         self._quality = MaskQuality()
 

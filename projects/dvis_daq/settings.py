@@ -6,10 +6,52 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vidseg.config import CfgNode
+from vidseg.errors import ConfigError
 
 from .memory import TrackRules
 
-__all__ = ["RefinerInput", "ResultSettings", "TrainingSettings"]
+__all__ = ["ContrastSettings", "RefinerInput", "TrainingSettings"]
+
+
+@dataclass(frozen=True)
+class ContrastSettings:
+    """What the contrastive training of the frame segmenter reads.
+
+    Args:
+        reid_weight: of the loss on dot products.
+        aux_weight: of the loss on cosine similarities.
+        num_negatives: queries of the frame before that an anchor is contrasted with, at most.
+        use_mean: the running mean of an object's embeddings is a positive in half of the cases.
+    """
+
+    reid_weight: float = 2.0
+    aux_weight: float = 3.0
+    num_negatives: int = 99
+    use_mean: bool = True
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Translates the config.
+
+        Raises:
+            ConfigError: if there shall be no negatives.
+        """
+        # A published config may name the model and nothing else that belongs to this project; its
+        # keys are not there then, and the defaults hold.
+        if not cfg.has("MODEL.CL_PLUGIN"):
+            return {}
+        node = cfg.MODEL.CL_PLUGIN
+        if node.NUM_NEGATIVES < 1:
+            raise ConfigError(
+                f"MODEL.CL_PLUGIN.NUM_NEGATIVES is {node.NUM_NEGATIVES}; set 1 or more, usually "
+                "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES less one"
+            )
+        return {
+            "reid_weight": node.REID_WEIGHT,
+            "aux_weight": node.AUX_REID_WEIGHT,
+            "num_negatives": node.NUM_NEGATIVES,
+            "use_mean": node.MOMENTUM_EMBED,
+        }
 
 
 @dataclass(frozen=True)
@@ -38,34 +80,6 @@ class RefinerInput:
 
 
 @dataclass(frozen=True)
-class ResultSettings:
-    """What a prediction holds.
-
-    Args:
-        max_num: (track, label) pairs at most, best first.
-        one_label_per_track: a track is reported once, with its best label.
-        mask_quality: multiply scores by the mean probability inside the track's masks.
-        window_size: frames whose masks are computed at once.
-    """
-
-    max_num: int = 20
-    one_label_per_track: bool = False
-    mask_quality: bool = False
-    window_size: int = 3
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Translates the config."""
-        test = cfg.MODEL.MASK_FORMER.TEST
-        return {
-            "max_num": test.MAX_NUM,
-            "one_label_per_track": test.ONE_LABEL_PER_TRACK,
-            "mask_quality": test.MASK_QUALITY,
-            "window_size": max(1, test.WINDOW_SIZE),
-        }
-
-
-@dataclass(frozen=True)
 class TrainingSettings:
     """What the training steps of tracker and refiner read.
 
@@ -76,7 +90,6 @@ class TrainingSettings:
         first_threshold: score of the frame decoder above which a frame query counts.
         rules: of the tracker at inference; ``rules.for_training()`` feeds the refiner.
         refiner_input: which instances the refiner sees.
-        ignore_doubles: anchors on objects that are tracked already have no class loss.
         slot_loss_weight: factor on the losses of the slot branch; 0 leaves the branch out.
         tracker_warm_start: start the tracker's heads from the frame decoder's.
         refiner_warm_start: start the refiner's heads from the tracker's.
@@ -88,7 +101,6 @@ class TrainingSettings:
     first_threshold: float = 0.01
     rules: TrackRules = field(default_factory=TrackRules)
     refiner_input: RefinerInput = field(default_factory=RefinerInput)
-    ignore_doubles: bool = False
     slot_loss_weight: float = 1.0
     tracker_warm_start: bool = False
     refiner_warm_start: bool = False
@@ -98,7 +110,6 @@ class TrainingSettings:
         """Translates the config."""
         head = cfg.MODEL.VIDEO_HEAD
         return {
-            "ignore_doubles": head.IGNORE_DOUBLES,
             "slot_loss_weight": head.SLOT_LOSS_WEIGHT,
             "tracker_warm_start": cfg.MODEL.TRACKER.WARM_START,
             "refiner_warm_start": cfg.MODEL.REFINER.WARM_START,

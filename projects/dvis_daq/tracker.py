@@ -111,7 +111,8 @@ class VideoInstanceCutter(nn.Module):
         """Translates the config.
 
         Raises:
-            ConfigError: if NUM_NEW_INS or MASK_DIM does not fit the frame decoder.
+            ConfigError: if NUM_NEW_INS or MASK_DIM does not fit the frame decoder, or NHEADS the
+                width.
         """
         former, head = cfg.MODEL.MASK_FORMER, cfg.MODEL.VIDEO_HEAD
         if head.NUM_NEW_INS != former.NUM_OBJECT_QUERIES:
@@ -126,10 +127,17 @@ class VideoInstanceCutter(nn.Module):
                 f" MODEL.SEM_SEG_HEAD.MASK_DIM {cfg.MODEL.SEM_SEG_HEAD.MASK_DIM}: the tracker"
                 " reads the mask features at its own width, so set both to the same number"
             )
+        num_heads = cfg.MODEL.TRACKER.NHEADS
+        if num_heads < 0 or (num_heads and former.HIDDEN_DIM % num_heads):
+            raise ConfigError(
+                f"MODEL.TRACKER.NHEADS is {num_heads} and MODEL.MASK_FORMER.HIDDEN_DIM"
+                f" {former.HIDDEN_DIM}: set NHEADS to a divisor of {former.HIDDEN_DIM}, or 0 for"
+                " as many heads as the frame decoder has"
+            )
         return {
             "hidden_dim": former.HIDDEN_DIM,
             "feedforward_dim": former.DIM_FEEDFORWARD,
-            "num_heads": former.NHEADS,
+            "num_heads": num_heads or former.NHEADS,
             "num_layers": cfg.MODEL.TRACKER.DECODER_LAYERS,
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "num_new_instances": head.NUM_NEW_INS,

@@ -6,7 +6,8 @@ start as something useful instead:
 
 * the tracker as a soft matcher: its first cross-attention compares tracks and anchors with the
   frame queries by plain dot products and reads the best ones, everything else passes its input on,
-  and the heads are the frame decoder's;
+  and the heads are the frame decoder's. Best with a single attention head
+  (``MODEL.TRACKER.NHEADS``): several may each choose another object;
 * the refiner as the identity: every block passes its input on, and the heads are the tracker's.
 
 Training then only has to learn what makes them better.

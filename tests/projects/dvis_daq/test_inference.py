@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from vidseg import rle
+from vidseg.modeling.meta_arch import ResultSettings
 from vidseg.modeling.transformer_decoder import DecoderOutput
 from vidseg.projects.dvis_daq.inference import track_window
 from vidseg.projects.dvis_daq.memory import TrackMemory, TrackRules
 from vidseg.projects.dvis_daq.results import FrameGeometry, MaskHistory, MaskQuality, Selection
 from vidseg.projects.dvis_daq.sequences import clip_instances, linked_sequences
-from vidseg.projects.dvis_daq.settings import RefinerInput, ResultSettings
+from vidseg.projects.dvis_daq.settings import RefinerInput
 from vidseg.projects.dvis_daq.tracker import VideoInstanceCutter
 
 

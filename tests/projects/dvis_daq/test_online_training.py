@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +14,6 @@ from vidseg.modeling.transformer_decoder.masked import DecoderOutput
 from vidseg.projects.dvis_daq.criterion import DAQCriterion
 from vidseg.projects.dvis_daq.online_training import (
     Phase,
-    _ClipRun,
     _used_frames,
     mean_losses,
     online_losses,
@@ -172,15 +170,3 @@ def test_part_of_the_clip(length, wanted, chosen, expected):
 def test_videos_count_equally():
     one, two = {"a": torch.tensor(1.0), "b": torch.tensor(4.0)}, {"a": torch.tensor(3.0)}
     assert mean_losses([one, two]) == {"a": torch.tensor(2.0), "b": torch.tensor(2.0)}
-
-
-def test_doubles_are_anchors_on_objects_that_are_tracked():
-    settings = TrainingSettings(ignore_doubles=True)
-    run = _ClipRun(build_tracker(), build_criterion(), None, None, settings, Phase(True, 0), None)
-    match = SimpleNamespace(nearest=torch.tensor([2, 0, -1, 1]))
-    tracked = torch.tensor([0, 1]), torch.tensor([1, 2])
-    doubles = run._doubles(2, 6, match, tracked)
-    assert doubles.tolist() == [False, False, True, False, False, True]
-    published = replace(settings, ignore_doubles=False)
-    run = _ClipRun(build_tracker(), build_criterion(), None, None, published, Phase(True, 0), None)
-    assert run._doubles(2, 6, match, tracked) is None

@@ -14,10 +14,10 @@ from tests.golden_utils import apply_rule_weights, load_case
 from vidseg.config import CfgNode
 from vidseg.errors import UserError
 from vidseg.modeling import build_model
+from vidseg.modeling.meta_arch import ResultPlace, ResultSettings
 from vidseg.projects.dvis_daq.memory import TrackRules
 from vidseg.projects.dvis_daq.online import OnlineModel
 from vidseg.projects.dvis_daq.sessions import OnlineSession
-from vidseg.projects.dvis_daq.settings import ResultSettings
 from vidseg.structures import VideoInstances
 
 LIVELY = TrackRules(0.6, 0.4, 0.5, "gate", max_missed=2, min_length=2)
@@ -193,7 +193,7 @@ def test_mask_quality_lowers_scores_and_sorts_again(stage, make) -> None:
 def test_online_windows_report_the_tracks_they_see(make) -> None:
     model, sample = make("online"), video(9)
     parts = replace(model.parts(), settings=ResultSettings(max_num=99, one_label_per_track=True))
-    session = OnlineSession(parts, output_size=(40, 56), frame_indices=list(range(100, 109)))
+    session = OnlineSession(parts, ResultPlace((40, 56), range(100, 109)))
     known: set[int] = set()
     for start in range(0, 9, 3):
         window = session.step(sample["frames"][start : start + 3])
@@ -210,7 +210,7 @@ def test_forgetting_hopeless_tracks_changes_nothing(make) -> None:
     """The result is that of a session which keeps everything, with a bounded number of tracks."""
     model, sample = make("online"), video(30, seed=5)
     parts = replace(model.parts(), settings=ResultSettings(max_num=3))
-    wise, naive = OnlineSession(parts), OnlineSession(parts)
+    wise, naive = (OnlineSession(parts, ResultPlace()) for _ in range(2))
     naive._forget_hopeless = lambda: None
     for window in sample["frames"].split(3):
         wise.feed(window)

@@ -1,6 +1,14 @@
 """Whole models: what is trained and what predicts videos."""
 
-from .base import SegmenterBase, VideoSession
-from .frame_segmenter import FrameSegmenter, Selection, frame_targets
+from .base import SegmenterBase
+from .frame_segmenter import FrameSegmenter, frame_targets
+from .session import ResultPlace, ResultSettings, VideoSession
 
-__all__ = ["FrameSegmenter", "SegmenterBase", "Selection", "VideoSession", "frame_targets"]
+__all__ = [
+    "FrameSegmenter",
+    "ResultPlace",
+    "ResultSettings",
+    "SegmenterBase",
+    "VideoSession",
+    "frame_targets",
+]

@@ -6,7 +6,7 @@ Shapes: B frames, T frames of a video, N objects, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,32 +18,18 @@ from vidseg.modeling.build import build_backbone, build_sem_seg_head
 from vidseg.modeling.transformer_decoder import DecoderOutput
 from vidseg.structures import VideoInstances
 
-__all__ = ["SegmenterBase", "VideoSession"]
+from .session import ResultPlace, VideoSession
+
+__all__ = ["SegmenterBase"]
 
 Sample = dict[str, Any]
 Size = tuple[int, int]
 
 
-class VideoSession(Protocol):
-    """One video on its way through a model; the caller feeds windows in order.
-
-    A session may also offer ``feed(frames)``: like ``step``, for callers who only want the end.
-    One with ``is_offline = True`` knows nothing before ``finish``: its steps give no instances.
-    """
-
-    def step(self, frames: Tensor) -> VideoInstances:
-        """Takes the next frames, uint8 ``(t, 3, H, W)``; gives what is known about them."""
-        ...
-
-    def finish(self) -> VideoInstances:
-        """Gives the instances of the whole video."""
-        ...
-
-
 class SegmenterBase(nn.Module):
     """A backbone and a head that segment frames one by one.
 
-    Subclasses implement ``start`` (a session for one video) and ``losses`` (training).
+    Subclasses implement ``session`` (for one video) and ``losses`` (training).
 
     Args:
         backbone: frames to feature maps.
@@ -140,12 +126,16 @@ class SegmenterBase(nn.Module):
     def start(
         self, *, output_size: Size | None = None, frame_indices: Sequence[int] | None = None
     ) -> VideoSession:
-        """Opens a session for one video; subclasses implement it.
+        """Opens a session for one video.
 
         Args:
             output_size: (height, width) of the predicted masks; that of the frames by default.
             frame_indices: positions of the frames in the video; counted from 0 by default.
         """
+        return self.session(ResultPlace(output_size, frame_indices))
+
+    def session(self, place: ResultPlace) -> VideoSession:
+        """Makes the session of a model; subclasses implement it."""
         raise NotImplementedError
 
     def preprocess(self, frames: Tensor, *, size: Size | None = None) -> Tensor:

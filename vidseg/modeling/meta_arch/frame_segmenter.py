@@ -17,34 +17,15 @@ from vidseg.modeling.build import META_ARCH_REGISTRY
 from vidseg.modeling.criterion import SetCriterion
 from vidseg.modeling.mask_encoding import encode_masks
 from vidseg.modeling.postprocess import foreground_confidence, link_step, select_instances
+from vidseg.modeling.transformer_decoder import DecoderOutput
 from vidseg.rle import RLE
 from vidseg.structures import ClipInstances, VideoInstances
 
 from .base import Sample, SegmenterBase, Size
 from .mask_store import MaskStore
+from .session import ResultPlace, ResultSettings
 
-__all__ = ["FrameSegmenter", "LinkingSession", "Selection", "frame_targets"]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """How tracks are ranked at the end of a video.
-
-    Args:
-        max_num: instances at most.
-        one_label_per_track: a track appears once, with its best label.
-        mask_quality: scores are multiplied with the mean probability of the mask's foreground.
-    """
-
-    max_num: int = 20
-    one_label_per_track: bool = False
-    mask_quality: bool = False
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> Selection:
-        """Reads ``MODEL.MASK_FORMER.TEST``."""
-        test = cfg.MODEL.MASK_FORMER.TEST
-        return cls(test.MAX_NUM, test.ONE_LABEL_PER_TRACK, test.MASK_QUALITY)
+__all__ = ["FrameSegmenter", "LinkingSession", "frame_targets"]
 
 
 @META_ARCH_REGISTRY.register(name="MaskFormer")
@@ -54,7 +35,7 @@ class FrameSegmenter(SegmenterBase):
 
     Args:
         criterion: set loss of a batch of frames.
-        selection: how tracks are ranked.
+        result_settings: what a prediction holds.
         match_absent: an object of the clip is a target also in frames where it is absent, with an
             empty mask, as published; otherwise it is left out there.
         base: arguments of ``SegmenterBase``.
@@ -66,13 +47,13 @@ class FrameSegmenter(SegmenterBase):
         self,
         criterion: SetCriterion,
         *,
-        selection: Selection | None = None,
+        result_settings: ResultSettings | None = None,
         match_absent: bool = True,
         **base: Any,
     ) -> None:
         super().__init__(**base)
         self.criterion = criterion
-        self.selection = Selection() if selection is None else selection
+        self.result_settings = ResultSettings() if result_settings is None else result_settings
         self.match_absent = match_absent
 
     @classmethod
@@ -80,17 +61,24 @@ class FrameSegmenter(SegmenterBase):
         """Reads ``MODEL``."""
         return {
             "criterion": SetCriterion(**SetCriterion.from_config(cfg)),
-            "selection": Selection.from_config(cfg),
+            "result_settings": ResultSettings(**ResultSettings.from_config(cfg)),
             "match_absent": cfg.MODEL.MASK_FORMER.MATCH_ABSENT,
             **cls.base_args(cfg),
         }
 
     def losses(self, samples: list[Sample]) -> dict[str, Tensor]:
         """Set loss over all frames of all clips, each frame matched on its own."""
+        return self.set_losses(*self.segment_clips(samples))
+
+    def segment_clips(self, samples: list[Sample]) -> tuple[DecoderOutput, list[ClipInstances]]:
+        """Segments the frames of a batch.
+
+        Returns:
+            The output and the targets of all frames, clip after clip.
+        """
         frames, size = self.batch_frames(samples)
         keep_aux = self.criterion.deep_supervision
         out = self.sem_seg_head(self.backbone(frames), keep_aux=keep_aux)
-        layers = [*out.aux, (out.logits, out.masks)]
         targets = [
             target
             for sample in samples
@@ -98,13 +86,16 @@ class FrameSegmenter(SegmenterBase):
                 sample["instances"].to(self.device), size, match_absent=self.match_absent
             )
         ]
+        return out, targets
+
+    def set_losses(self, out: DecoderOutput, targets: Sequence[ClipInstances]) -> dict[str, Tensor]:
+        """Gives the weighted set loss of frames that were segmented."""
+        layers = [*out.aux, (out.logits, out.masks)]
         return self.criterion([(logits, masks[:, :, None]) for logits, masks in layers], targets)
 
-    def start(
-        self, *, output_size: Size | None = None, frame_indices: Sequence[int] | None = None
-    ) -> LinkingSession:
-        """Opens a session that links the frames of one video."""
-        return LinkingSession(self, output_size=output_size, frame_indices=frame_indices)
+    def session(self, place: ResultPlace) -> LinkingSession:
+        """Makes a session that links the frames of one video."""
+        return LinkingSession(self, place)
 
 
 def frame_targets(
@@ -144,21 +135,13 @@ class LinkingSession:
 
     Args:
         model: the segmenter.
-        output_size: (height, width) of the predicted masks; that of the frames by default.
-        frame_indices: positions of the frames in the video; counted from 0 by default.
+        place: of the result in the video.
     """
 
-    def __init__(
-        self,
-        model: FrameSegmenter,
-        *,
-        output_size: Size | None = None,
-        frame_indices: Sequence[int] | None = None,
-    ) -> None:
+    def __init__(self, model: FrameSegmenter, place: ResultPlace) -> None:
         self.model = model
-        self.output_size = output_size
+        self.place = place
         self.image_size: Size | None = None
-        self._indices = None if frame_indices is None else list(frame_indices)
         self._linked: _Linked | None = None
 
     @torch.no_grad()
@@ -209,18 +192,17 @@ class LinkingSession:
 
     @torch.no_grad()
     def _instances(self, frames: range) -> VideoInstances:
-        indices = list(frames) if self._indices is None else [self._indices[f] for f in frames]
+        indices, output_size = self.place.indices_for(frames), self.place.size_for(self.image_size)
         linked, image_size = self._linked, self.image_size
         if linked is None or image_size is None:
-            return VideoInstances.empty(self.output_size or image_size or (0, 0), indices)
-        output_size = self.output_size or image_size
-        selection = self.model.selection
+            return VideoInstances.empty(output_size, indices)
+        settings = self.model.result_settings
         quality = linked.probability / linked.pixels.clamp(min=1)
         scores, labels, rows = select_instances(
             linked.logits / linked.num_frames,
-            selection.max_num,
-            one_label_per_track=selection.one_label_per_track,
-            quality=quality if selection.mask_quality else None,
+            settings.max_num,
+            one_label_per_track=settings.one_label_per_track,
+            quality=quality if settings.mask_quality else None,
         )
         unique, inverse = rows.unique(return_inverse=True)
         wanted = unique.tolist()

@@ -1,0 +1,83 @@
+"""One video on its way through a model: what every session offers, is told and gives.
+
+Shapes: t frames of a window, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from vidseg.config import CfgNode
+from vidseg.structures import VideoInstances
+
+__all__ = ["ResultPlace", "ResultSettings", "VideoSession"]
+
+Size = tuple[int, int]
+
+
+class VideoSession(Protocol):
+    """One video on its way through a model; the caller feeds windows in order.
+
+    A session may also offer ``feed(frames)``: like ``step``, for callers who only want the end.
+    One with ``is_offline = True`` knows nothing before ``finish``: its steps give no instances.
+    """
+
+    def step(self, frames: Tensor) -> VideoInstances:
+        """Takes the next frames, uint8 ``(t, 3, H, W)``; gives what is known about them."""
+        ...
+
+    def finish(self) -> VideoInstances:
+        """Gives the instances of the whole video."""
+        ...
+
+
+@dataclass(frozen=True)
+class ResultPlace:
+    """Where a result lies in its video.
+
+    Args:
+        size: (height, width) of the masks; that of the frames by default.
+        indices: positions of the frames in the video; counted from 0 by default.
+    """
+
+    size: Size | None = None
+    indices: Sequence[int] | None = None
+
+    def size_for(self, image: Size | None) -> Size:
+        """Gives the size of masks of frames of the given size; (0, 0) if nothing is known."""
+        return self.size or image or (0, 0)
+
+    def indices_for(self, frames: range) -> list[int]:
+        """Gives the positions of frames that are counted from the start of the session."""
+        if self.indices is None:
+            return list(frames)
+        return [int(self.indices[frame]) for frame in frames]
+
+
+@dataclass(frozen=True)
+class ResultSettings:
+    """What a result holds.
+
+    Args:
+        max_num: (track, label) pairs at most, best first.
+        one_label_per_track: a track is reported once, with its best label.
+        mask_quality: scores are multiplied by the mean probability inside the track's masks.
+    """
+
+    max_num: int = 20
+    one_label_per_track: bool = False
+    mask_quality: bool = False
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Reads ``MODEL.MASK_FORMER.TEST``."""
+        test = cfg.MODEL.MASK_FORMER.TEST
+        return {
+            "max_num": test.MAX_NUM,
+            "one_label_per_track": test.ONE_LABEL_PER_TRACK,
+            "mask_quality": test.MASK_QUALITY,
+        }
