@@ -89,7 +89,8 @@ def random_scene(
 
     Args:
         rng: source of every choice.
-        level: one of ``LEVELS``; ``easy`` has flat colours and the class goes with the colour, in
+        level: one of ``LEVELS``; ``easy`` has flat colours, the class goes with the colour, and
+            each class is there at most once, in
             ``standard`` the class is the shape and the colour tells it in four cases of five before
             photographs, in ``hard`` objects are filled with photographs and the shape alone tells.
         height: frame height in pixels.
@@ -106,7 +107,12 @@ def random_scene(
     background, pan = _draw_background(rng, level, height, width, length)
     count = int(rng.integers(2, 5))
     share = _COLOUR_IS_CLASS[level] if colour_is_class is None else colour_is_class
-    objects = tuple(_draw_object(rng, level, share, height, width, length) for _ in range(count))
+    labels: list[int | None] = [None] * count
+    if level == "easy":  # two shapes of one flat colour show no border where they meet
+        labels = [int(label) for label in rng.permutation(len(CLASSES))[:count]]
+    objects = tuple(
+        _draw_object(rng, level, label, share, height, width, length) for label in labels
+    )
     return Scene(height, width, background, pan, objects)
 
 
@@ -154,12 +160,14 @@ def _draw_background(
 def _draw_object(
     rng: np.random.Generator,
     level: str,
+    label: int | None,
     colour_is_class: float,
     height: int,
     width: int,
     length: int,
 ) -> SceneObject:
-    label = int(rng.integers(len(CLASSES)))
+    """Draws an object of the given class, or of any."""
+    label = int(rng.integers(len(CLASSES))) if label is None else label
     follows_class = rng.random() < colour_is_class
     base = _PALETTE[label if follows_class else int(rng.integers(len(_PALETTE)))]
     jitter = rng.integers(-18, 19, size=3)
