@@ -16,6 +16,7 @@ import pytest
 
 from vidseg import plugins
 from vidseg.config import load_config
+from vidseg.data import DatasetCatalog
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 README = CHECKOUT / "README.md"
@@ -150,7 +151,9 @@ def workspace(tmp_path: Path) -> Path:
             shutil.copytree(source, work / name, ignore=ignore)
         else:
             shutil.copy(source, work / name)
-    _make_data(work, tmp_path / "home" / ".cache" / "vidseg" / "shapes_vis-v1")
+    # Where the data set itself looks for them.
+    folder = Path(DatasetCatalog.registered("shapes_vis_easy_val").root).parents[1].name
+    _make_data(work, tmp_path / "home" / ".cache" / "vidseg" / folder)
     _make_commands(tmp_path / "bin")
     return work
 

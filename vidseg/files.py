@@ -86,6 +86,8 @@ def read_json(path: Path, *, what: str = "file") -> Any:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise DataError(f"{path} is not valid json: {error.msg} in {where}") from None
+    except RecursionError:
+        raise DataError(f"{path} is not valid json: it is nested too deeply") from None
     except UnicodeDecodeError:
         raise DataError(f"{path} is not valid json: it is not text") from None
 

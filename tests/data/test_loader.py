@@ -130,6 +130,7 @@ def test_rarely_visible_object_is_found_with_a_warning(cfg, small_set, caplog) -
         content["videos"][0]["length"] = 30
         for track in content["annotations"]:
             track["segmentations"] += [None] * 24
+            track.pop("bboxes", None)
 
     small_set.write(change)
     assert all(s["frame_indices"][0] == 0 for batch in _take(cfg, 2) for s in batch)
@@ -138,11 +139,10 @@ def test_rarely_visible_object_is_found_with_a_warning(cfg, small_set, caplog) -
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_failure_names_the_file_in_one_sentence(cfg, small_set, workers: int) -> None:
-    for t in range(6):
-        if t:
-            small_set.frame(0, t).unlink()
     loader = build_train_loader(cfg)
     loader.num_workers = workers
+    for t in range(1, 6):  # lost while the run goes on
+        small_set.frame(0, t).unlink()
     with pytest.raises(DataError, match=r"v4/00\d.png is missing") as caught:
         list(itertools.islice(loader, 20))
     assert "\n" not in str(caught.value)

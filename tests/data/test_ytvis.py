@@ -100,6 +100,18 @@ _WRONG_SIZE = {"size": [5, 5], "counts": "P1"}
             r"annotation 1, segmentations\[2\] has size \[5, 5\], but the video is 24 high",
         ),
         (_set("annotations", 0, "segmentations", 0, to="x"), "neither an RLE .* nor a list"),
+        (
+            _set("annotations", 0, "segmentations", 0, "size", to=None),
+            "annotation 1 cannot be read",
+        ),
+        (_set("annotations", 0, "iscrowd", to="x"), "1 cannot be read: invalid literal"),
+        (_set("annotations", 0, "bboxes", to=[[0, 0, 1, 1]]), "segmentations, but 1 bboxes"),
+        (_set("annotations", 0, "category_id", to="1"), "category_id '1', which is not"),
+        (_set("annotations", 0, "video_id", to=[1]), "annotation 1 cannot be read: unhashable"),
+        (_set("categories", 0, "id", to="cat"), "categories cannot be read"),
+        (_set("videos", 0, "id", to={}), r"video {} cannot be read: unhashable"),
+        (_set("videos", 0, "file_names", to="a.jpg"), "file_names is no list, but 'a.jpg'"),
+        (_set("videos", 0, "file_names", 0, to=5), "cannot be read: unsupported operand"),
     ],
 )
 def test_broken_file_is_told_in_one_sentence(small_set, change: Change, message: str) -> None:
@@ -122,6 +134,19 @@ def test_no_json(small_set) -> None:
         _read(small_set)
     small_set.path.unlink()
     with pytest.raises(DataError, match=r"annotation file .* does not exist"):
+        _read(small_set)
+
+
+def test_nesting_without_end(small_set) -> None:
+    small_set.path.write_text("[" * 100_000)
+    with pytest.raises(DataError, match="nested too deeply"):
+        _read(small_set)
+
+
+def test_one_missing_frame(small_set) -> None:
+    frames = sorted((small_set.folder / "JPEGImages").rglob("*.png"))
+    frames[-1].unlink()
+    with pytest.raises(DataError, match=rf"there is no .*{frames[-1].name}"):
         _read(small_set)
 
 

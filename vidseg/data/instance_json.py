@@ -6,7 +6,9 @@ wrong in a file is told in one sentence that names the file, the item and the ke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,14 +63,16 @@ def load_records(
     """
     path = Path(json_file)
     content = read_content(path) if content is None else content
-    classes, category_ids = _read_categories(content, path)
+    with _told(f"{path}: categories"):
+        classes, category_ids = _read_categories(content, path)
     records = _read_items(form, content, path, Path(image_root))
     annotated = content.get("annotations") is not None
     if annotated:
         labels = {category: label for label, category in enumerate(category_ids)}
         _add_annotations(form, content, records, labels, path)
-    ordered = [records[key] for key in sorted(records)]
-    _check_frames_exist(form, ordered[0], Path(image_root), path)
+    with _told(f"{path}: {form.item}s"):
+        ordered = [records[key] for key in sorted(records)]
+    _check_frames_exist(form, ordered, Path(image_root), path)
     return Records(
         ordered,
         classes=classes,
@@ -124,11 +128,12 @@ def _read_items(
     plural = f"{form.item}s"
     records: dict[Any, Record] = {}
     for item in _list(content, plural, path):
-        record = form.read_item(item, path, image_root)
-        key = record["video_id"]
-        if key in records:
-            raise DataError(f"{path}: two {plural} have the id {key}")
-        records[key] = record
+        with _told(f"{path}: {form.item} {_id_of(item)}"):
+            record = form.read_item(item, path, image_root)
+            key = record["video_id"]
+            if key in records:
+                raise DataError(f"{path}: two {plural} have the id {key}")
+            records[key] = record
     if not records:
         raise DataError(f"{path}: {plural} is empty")
     return records
@@ -145,11 +150,12 @@ def _add_annotations(
         record["annotations"] = [[] for _ in range(record["length"])]
     seen: set[Any] = set()
     for annotation in _list(content, "annotations", path):
-        key = take(annotation, "id", path, "an annotation")
-        if key in seen:
-            raise DataError(f"{path}: two annotations have the id {key}")
-        seen.add(key)
-        _add_annotation(form, annotation, records, labels, path)
+        with _told(f"{path}: annotation {_id_of(annotation)}"):
+            key = take(annotation, "id", path, "an annotation")
+            if key in seen:
+                raise DataError(f"{path}: two annotations have the id {key}")
+            seen.add(key)
+            _add_annotation(form, annotation, records, labels, path)
 
 
 def _add_annotation(
@@ -159,9 +165,9 @@ def _add_annotation(
     owner = take(annotation, f"{form.item}_id", path, "annotation")
     category = take(annotation, "category_id", path, "annotation")
     if owner not in records:
-        raise DataError(f"{where} has {form.item}_id {owner}, which is no {form.item}")
+        raise DataError(f"{where} has {form.item}_id {owner!r}, which is no {form.item}")
     if category not in labels:
-        raise DataError(f"{where} has category_id {category}, which is not in categories")
+        raise DataError(f"{where} has category_id {category!r}, which is not in categories")
     record = records[owner]
     crowd = int(annotation.get("iscrowd") or 0)
     for frame, (name, segmentation, box) in enumerate(form.read_parts(annotation, record, path)):
@@ -214,11 +220,39 @@ def _list(content: dict[str, Any], key: str, path: Path) -> list[Any]:
     return value
 
 
-def _check_frames_exist(form: Form, record: Record, image_root: Path, path: Path) -> None:
-    """Looks at one frame, so that a wrong folder is told at the start and not by a worker."""
-    first = Path(record["file_names"][0])
-    if not first.exists():
-        raise DataError(
-            f"the {form.frames} of {path} are missing: there is no {first}; file names are looked "
-            f"up below {image_root}"
-        )
+def _check_frames_exist(
+    form: Form, records: Iterable[Record], image_root: Path, path: Path
+) -> None:
+    """Looks for all frames, so that a missing one is told at the start and not hours later."""
+    listed: dict[str, set[str]] = {}
+    for record in records:
+        for file_name in record["file_names"]:
+            folder, name = os.path.split(file_name)
+            if folder not in listed:
+                listed[folder] = _names_in(folder)
+            # A name may differ from the listed one in case where the file system does not care.
+            if name not in listed[folder] and not os.path.exists(file_name):
+                raise DataError(
+                    f"the {form.frames} of {path} are missing: there is no {file_name}; file names "
+                    f"are looked up below {image_root}"
+                )
+
+
+def _names_in(folder: str) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()
+
+
+def _id_of(item: Any) -> str:
+    return str(item.get("id", "without id")) if isinstance(item, dict) else repr(item)[:40]
+
+
+@contextlib.contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Turns what a value of a wrong kind sets off into a sentence that names the place."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
+        raise DataError(f"{where} cannot be read: {error}") from error

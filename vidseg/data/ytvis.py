@@ -106,7 +106,9 @@ def _read_video(video: Any, path: Path, image_root: Path) -> Record:
     video_id = take(video, "id", path, "a video")
     names = take(video, "file_names", path, "video")
     height, width = (take(video, key, path, "video") for key in ("height", "width"))
-    if not isinstance(names, list) or not names:
+    if not isinstance(names, list):
+        raise DataError(f"{path}: video {video_id}: file_names is no list, but {names!r}")
+    if not names:
         raise DataError(f"{path}: video {video_id} has no frames: file_names is empty")
     length = video.get("length", len(names))
     if length != len(names):
@@ -136,5 +138,10 @@ def _read_parts(annotation: Any, record: Record, path: Path) -> Iterator[Part]:
             f"but video {record['video_id']} has {record['length']} frames"
         )
     boxes = annotation.get("bboxes") or [None] * len(segmentations)
-    for frame, (segmentation, box) in enumerate(zip(segmentations, boxes, strict=False)):
+    if len(boxes) != len(segmentations):
+        raise DataError(
+            f"{path}: annotation {annotation['id']} has {len(segmentations)} segmentations, "
+            f"but {len(boxes)} bboxes"
+        )
+    for frame, (segmentation, box) in enumerate(zip(segmentations, boxes, strict=True)):
         yield f"segmentations[{frame}]", segmentation, box

@@ -10,7 +10,8 @@ __all__ = ["keep_freed_memory"]
 
 # Parameters of mallopt in malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_LARGEST_KEPT = 1 << 30
+# Older versions refuse a threshold above half the size of a heap.
+_LARGEST_KEPT = (1 << 30, 32 << 20)
 
 
 def keep_freed_memory() -> bool:
@@ -22,14 +23,19 @@ def keep_freed_memory() -> bool:
 
     Returns:
         Whether it was done: only on Linux with glibc, and not where the user has tuned the
-        allocator or put another in its place (any ``MALLOC_*`` variable, or ``LD_PRELOAD``).
+        allocator or put another in its place (any ``MALLOC_*`` variable, ``GLIBC_TUNABLES`` or
+        ``LD_PRELOAD``).
     """
     if sys.platform != "linux" or "LD_PRELOAD" in os.environ:
         return False
     if any(name.startswith("MALLOC_") for name in os.environ):
         return False
+    if "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+        return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    settings = ((_MMAP_THRESHOLD, _LARGEST_KEPT), (_TRIM_THRESHOLD, sys.maxsize & 0x7FFFFFFF))
-    return all([mallopt(name, value) == 1 for name, value in settings])
+    # In this order: the trim threshold alone would end glibc's own adaptation of the other.
+    if not any(mallopt(_MMAP_THRESHOLD, size) == 1 for size in _LARGEST_KEPT):
+        return False
+    return bool(mallopt(_TRIM_THRESHOLD, 0x7FFFFFFF) == 1)

@@ -125,13 +125,19 @@ def _check_states(stages: Sequence[Stage], states: Sequence[RunState], *, resume
 
 
 def _check_data(unfinished: Sequence[Stage]) -> None:
-    """Looks for all data sets before models are built, and long before the last one is needed."""
-    from vidseg.data import DatasetCatalog
+    """Looks at all data sets before models are built, and long before the last one is needed.
+
+    Files that are given by path are read; those of known data sets only have to be there.
+    """
+    from vidseg.data import DatasetCatalog, check_num_classes
 
     for stage in unfinished:
         with _naming(stage):
-            for name in (*stage.cfg.DATASETS.TRAIN, *stage.cfg.DATASETS.TEST):
+            node = stage.cfg.DATASETS
+            for name in (*node.TRAIN, *node.TEST):
                 DatasetCatalog.require(name)
+                if not any(node.DATASET_NEED_MAP):  # else training has fewer classes than its data
+                    check_num_classes(stage.cfg, name)
 
 
 def _check_models(unfinished: Sequence[Stage]) -> None:
