@@ -112,6 +112,9 @@ def clip_items(references: Tensor, queries: Tensor) -> ContrastItems:
     The positive is the same query, so rows must be linked over the frames. The first frame has no
     anchors.
 
+    This is the form of the sibling tracker, DVIS++ online; DVIS-DAQ's own training has no
+    contrastive loss.
+
     Args:
         references: embeddings in track order, ``(T, Q, C)``.
         queries: matched rows, int64 ``(n,)``.
