@@ -124,3 +124,11 @@ def test_colour_tells_the_class_as_often_as_asked(share, low, high):
             off = np.abs(np.asarray(shapes_scene._PALETTE) - item.colour).max(axis=1)
             agree.append(int(off.argmin()) == item.label)
     assert low <= np.mean(agree) <= high
+
+
+def test_easy_shows_no_class_twice():
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        scene = random_scene(rng, "easy", height=48, width=64, length=1)
+        labels = [item.label for item in scene.objects]
+        assert len(set(labels)) == len(labels)

@@ -90,9 +90,9 @@ def random_scene(
     Args:
         rng: source of every choice.
         level: one of ``LEVELS``; ``easy`` has flat colours, the class goes with the colour, and
-            each class is there at most once, in
-            ``standard`` the class is the shape and the colour tells it in four cases of five before
-            photographs, in ``hard`` objects are filled with photographs and the shape alone tells.
+            each class is there at most once; in ``standard`` the class is the shape and the colour
+            tells it in four cases of five before photographs; in ``hard`` objects are filled with
+            photographs and the shape alone tells.
         height: frame height in pixels.
         width: frame width in pixels.
         length: number of frames.
