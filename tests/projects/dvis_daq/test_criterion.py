@@ -53,16 +53,3 @@ def test_no_object_and_no_query_keep_the_graph():
     assert losses["loss_mask"].item() == losses["loss_dice_0"].item() == 0
     nothing = criterion(frames[1:], targets)
     assert nothing["loss_ce"].item() == 0
-
-
-def test_ignored_queries_have_no_class_loss():
-    torch.manual_seed(0)
-    none = torch.zeros(0).long()
-    targets = ClipTargets(torch.zeros(0, 1, 8, 8), none, torch.zeros(0, 1).bool())
-    criterion = DAQCriterion(3, HungarianMatcher(num_points=8), weights=ONES, num_points=8)
-    logits, no_masks = torch.randn(2, 4, 4), torch.zeros(2, 0, 2, 2)
-    ignored = torch.tensor([False, True, False, True])
-    frame = FramePrediction(0, logits, no_masks, (none, none), 0, ignored)
-    fewer = FramePrediction(0, logits[:, ~ignored], no_masks, (none, none), 0)
-    expected = criterion([fewer], targets)["loss_ce"]
-    torch.testing.assert_close(criterion([frame], targets)["loss_ce"], expected)
