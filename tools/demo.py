@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from vidseg.errors import UserError, run_command
-from vidseg.files import write_atomically
+from vidseg.files import make_folder, write_atomically
 
 if TYPE_CHECKING:
     from vidseg.predictor import VideoPredictor
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
     from vidseg.config import load_config
 
     cfg = load_config(args.config_file, args.overrides, args.plugin)  # mistakes show at once
-    _make_folder(args.output)
+    make_folder(args.output, "--output: the folder")
     from vidseg.predictor import VideoPredictor
 
     predictor = VideoPredictor.from_config(cfg, args.weights or None)
@@ -161,7 +161,7 @@ def _show(predictor: VideoPredictor, path: Path, folder: Path, args: argparse.Na
 
     started = time.perf_counter()
     reader = VideoReader(path, every=args.every, max_frames=args.max_frames)
-    _make_folder(folder)
+    make_folder(folder, "--output: the folder")
     result = predictor.predict(_with_progress(reader, path.name))
     seconds = time.perf_counter() - started
     _write_results(predictor, result, path, folder)
@@ -179,16 +179,6 @@ def _show(predictor: VideoPredictor, path: Path, folder: Path, args: argparse.Na
     if strips is None:  # none of an earlier run either
         (folder / "strips.png").unlink(missing_ok=True)
     return f"{path}: {_summary(result, args.confidence, seconds)} -> {overlay}"
-
-
-def _make_folder(path: Path) -> None:
-    """Makes a folder for results before the time for them is spent."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--output: the folder {path} cannot be made ({error.strerror}); choose another one"
-        ) from error
 
 
 def _with_progress(reader: VideoReader, name: str) -> Iterator[Any]:

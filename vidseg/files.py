@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from vidseg.errors import DataError
+from vidseg.errors import DataError, UserError
 
-__all__ = ["Draft", "read_json", "write_atomically"]
+__all__ = ["Draft", "make_folder", "read_json", "write_atomically"]
 
 
 class Draft:
@@ -64,6 +64,24 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException:
         draft.discard()
         raise
+
+
+def make_folder(path: Path, what: str) -> None:
+    """Makes a folder for results before the time for them is spent, if it is not there.
+
+    Args:
+        path: the folder.
+        what: how a message calls it.
+
+    Raises:
+        UserError: if that is not possible, e.g. because a file has the name.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{what} {path} cannot be made ({error.strerror}); choose another folder"
+        ) from error
 
 
 def read_json(path: Path, *, what: str = "file") -> Any:

@@ -91,7 +91,7 @@ def _mask_former() -> CfgNode:
     node.PRE_NORM = False  # layer norm before each layer instead of after it
     node.ENFORCE_INPUT_PROJ = False  # project the input even where channels already agree
     node.SIZE_DIVISIBILITY = 32  # frames are padded to multiples of it, in pixels
-    node.REID_BRANCH = True  # an extra embedding for linking
+    node.REID_BRANCH = True  # an extra embedding that tells objects apart
     node.REID_HIDDEN_DIM = 256  # its hidden channels
     node.NUM_REID_HEAD_LAYERS = 3  # its layers
     node.DEEP_SUPERVISION = True  # losses on the predictions of every layer

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 import vidseg
+from vidseg.files import make_folder
 
 from .distributed import rank, world_size
-from .run_dir import make_directory
 
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
@@ -68,7 +68,7 @@ def log_to(directory: Path | None) -> Iterator[None]:
     if rank() == 0:
         handlers.append(_ConsoleHandler(sys.stdout))
     if directory is not None:
-        make_directory(directory)
+        make_folder(directory, "OUTPUT_DIR")
         name = "log.txt" if rank() == 0 else f"log.rank{rank()}.txt"
         handlers.append(logging.FileHandler(directory / name, delay=rank() > 0, encoding="utf-8"))
     log = logging.getLogger(vidseg.__name__)

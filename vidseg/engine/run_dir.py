@@ -18,12 +18,12 @@ from vidseg.checkpoint import Checkpointer
 from vidseg.checkpoint.files import read_checkpoint
 from vidseg.config import get_cfg
 from vidseg.errors import DataError, UserError
-from vidseg.files import write_atomically
+from vidseg.files import make_folder, write_atomically
 
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
 
-__all__ = ["RunDirectory", "RunState", "locked", "make_directory"]
+__all__ = ["RunDirectory", "RunState", "locked"]
 
 logger = logging.getLogger(__name__)
 
@@ -122,20 +122,6 @@ class RunDirectory:
         return iteration if complete else -1
 
 
-def make_directory(path: Path) -> None:
-    """Makes a run directory, if it is not there.
-
-    Raises:
-        UserError: if that is not possible, e.g. because a file has the name.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"OUTPUT_DIR {path} cannot be made ({error.strerror}); choose another folder"
-        ) from error
-
-
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds a run directory for this process; the system lets go of it when the process dies.
@@ -148,7 +134,7 @@ def locked(path: Path) -> Iterator[None]:
     except ImportError:  # not on Windows
         yield
         return
-    make_directory(path)
+    make_folder(path, "OUTPUT_DIR")
     with _open_lock(path) as file:
         try:
             # Not flock: loader workers would inherit that lock and outlive a killed run with it.

@@ -17,6 +17,7 @@ import torch
 
 from vidseg import plugins as plugin_finder
 from vidseg.errors import ConfigError, UserError
+from vidseg.files import make_folder
 
 from .build import build_initial_model, build_trainer, configure_torch, resolve_seed, scaled
 from .chain import Stage
@@ -27,7 +28,7 @@ from .evaluation_hooks import EvaluationHook
 from .host_memory import keep_freed_memory
 from .overlay import write_overlay
 from .report import describe_data, describe_environment, describe_model, log_to
-from .run_dir import RunDirectory, RunState, describe_differences, locked, make_directory
+from .run_dir import RunDirectory, RunState, describe_differences, locked
 from .signals import Interrupted, StopSignals
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _train_chain(stages: Sequence[Stage], *, resume: bool) -> None:
     _check_data(unfinished)
     _check_models(unfinished)
     for stage in stages:
-        make_directory(stage.output_dir)
+        make_folder(stage.output_dir, "OUTPUT_DIR")
     barrier()  # nobody writes before everybody has looked
     weights = ""
     for stage, state in zip(stages, states, strict=True):
