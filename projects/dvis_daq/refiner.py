@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vidseg.config import CfgNode
 from vidseg.layers.attention import CrossAttentionLayer, FFNLayer, SelfAttentionLayer
 from vidseg.layers.mlp import MLP
+from vidseg.layers.onednn import Linear
 
 __all__ = ["TemporalRefiner"]
 
@@ -69,9 +70,9 @@ class TemporalRefiner(nn.Module):
             self.conv_norms = nn.ModuleList(nn.LayerNorm(hidden_dim) for _ in range(num_layers))
         self.use_local_attention = use_local_attention
         self.decoder_norm = nn.LayerNorm(hidden_dim)
-        self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
+        self.class_embed = Linear(hidden_dim, num_classes + 1)
         self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
-        self.activation_proj = nn.Linear(hidden_dim, 1)
+        self.activation_proj = Linear(hidden_dim, 1)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from vidseg.layers.attention import attend
+from vidseg.layers.onednn import Linear
 
 __all__ = ["SlotCompetition", "SlotCrossAttentionLayer", "assign_slot_queries"]
 
@@ -66,10 +67,8 @@ class SlotCompetition(nn.Module):
         self.eps = eps
         self.scale = d_model**-0.5
         self.norm_inputs = nn.LayerNorm(d_model)
-        self.project_q = nn.Sequential(
-            nn.LayerNorm(d_model), nn.Linear(d_model, d_model, bias=False)
-        )
-        self.project_k = nn.Linear(d_model, d_model, bias=False)
+        self.project_q = nn.Sequential(nn.LayerNorm(d_model), Linear(d_model, d_model, bias=False))
+        self.project_k = Linear(d_model, d_model, bias=False)
 
     def forward(self, inputs: Tensor, input_keys: Tensor, slots: Tensor) -> Tensor:
         """Gives each slot ``(m, C)`` its weighted mean of ``inputs`` ``(n, C)``."""

@@ -18,6 +18,7 @@ from vidseg.config import CfgNode
 from vidseg.errors import ConfigError
 from vidseg.layers.attention import CrossAttentionLayer, FFNLayer, SelfAttentionLayer
 from vidseg.layers.mlp import MLP
+from vidseg.layers.onednn import Conv2d, Linear
 
 from .slots import SlotCrossAttentionLayer, assign_slot_queries
 
@@ -99,10 +100,10 @@ class VideoInstanceCutter(nn.Module):
             FFNLayer(hidden_dim, feedforward_dim) for _ in range(num_layers)
         )
         self.decoder_norm = nn.LayerNorm(hidden_dim)
-        self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
+        self.class_embed = Linear(hidden_dim, num_classes + 1)
         self.pos_embed = MLP(hidden_dim, hidden_dim, hidden_dim, 3)
         self.mask_embed = MLP(hidden_dim, hidden_dim, hidden_dim, 3)
-        self.mask_feature_proj = nn.Conv2d(hidden_dim, hidden_dim, kernel_size=1)
+        self.mask_feature_proj = Conv2d(hidden_dim, hidden_dim, kernel_size=1)
         self.new_ins_embeds = nn.Embedding(1, hidden_dim)
         self.bg_slots = nn.Embedding(num_slots, hidden_dim)
 

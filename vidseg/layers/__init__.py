@@ -4,14 +4,17 @@ from .attention import CrossAttentionLayer, FFNLayer, SelfAttentionLayer, attend
 from .deformable import MSDeformAttn, cell_centres
 from .mlp import MLP
 from .norm import ConvNorm, FrozenBatchNorm2d, build_norm, group_norm
+from .onednn import Conv2d, Linear
 from .positional import sine_position
 
 __all__ = [
     "MLP",
+    "Conv2d",
     "ConvNorm",
     "CrossAttentionLayer",
     "FFNLayer",
     "FrozenBatchNorm2d",
+    "Linear",
     "MSDeformAttn",
     "SelfAttentionLayer",
     "attend",

@@ -8,6 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .onednn import Linear, linear
+
 __all__ = ["CrossAttentionLayer", "FFNLayer", "SelfAttentionLayer", "attend"]
 
 
@@ -133,9 +135,9 @@ class FFNLayer(nn.Module):
         self, d_model: int, hidden: int, *, dropout: float = 0.0, pre_norm: bool = False
     ) -> None:
         super().__init__()
-        self.linear1 = nn.Linear(d_model, hidden)
+        self.linear1 = Linear(d_model, hidden)
         self.dropout = nn.Dropout(dropout)
-        self.linear2 = nn.Linear(hidden, d_model)
+        self.linear2 = Linear(hidden, d_model)
         self.norm = nn.LayerNorm(d_model)
         self.pre_norm = pre_norm
         _init_matrices(self)
@@ -143,7 +145,7 @@ class FFNLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Runs the block on ``(..., C)``."""
         inner = self.norm(x) if self.pre_norm else x
-        update = self.linear2(self.dropout(F.relu(self.linear1(inner))))
+        update = self.linear2(self.dropout(self.linear1(inner, relu=True)))
         out = x + self.dropout(update)
         return out if self.pre_norm else self.norm(out)
 
@@ -176,9 +178,9 @@ def attend(
     heads = attention.num_heads
     w_q, w_k, w_v = attention.in_proj_weight.chunk(3)
     b_q, b_k, b_v = attention.in_proj_bias.chunk(3)
-    q = F.linear(query, w_q, b_q).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, N, C/h)
-    k = F.linear(key, w_k, b_k).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, M, C/h)
-    v = F.linear(value, w_v, b_v).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, M, C/h)
+    q = linear(query, w_q, b_q).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, N, C/h)
+    k = linear(key, w_k, b_k).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, M, C/h)
+    v = linear(value, w_v, b_v).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, M, C/h)
     out = F.scaled_dot_product_attention(
         q,
         k,
@@ -186,7 +188,8 @@ def attend(
         attn_mask=_open_positions(attn_mask, key_padding_mask, len(query), heads),
         dropout_p=attention.dropout if attention.training else 0.0,
     )
-    return attention.out_proj(out.transpose(1, 2).flatten(2))  # (B, N, C)
+    out = out.transpose(1, 2).flatten(2)  # (B, N, C)
+    return linear(out, attention.out_proj.weight, attention.out_proj.bias)
 
 
 def _open_positions(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .bag_sampling import sample_by_bags
+from .onednn import Linear
 
 __all__ = ["MSDeformAttn", "cell_centres", "sample_levels"]
 
@@ -48,10 +49,10 @@ class MSDeformAttn(nn.Module):
             raise ValueError(f"{num_heads} heads do not divide the widths {d_model} and {width}")
         self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
         samples = num_heads * num_levels * num_points
-        self.sampling_offsets = nn.Linear(d_model, samples * 2)
-        self.attention_weights = nn.Linear(d_model, samples)
-        self.value_proj = nn.Linear(d_model, width)
-        self.output_proj = nn.Linear(width, d_model)
+        self.sampling_offsets = Linear(d_model, samples * 2)
+        self.attention_weights = Linear(d_model, samples)
+        self.value_proj = Linear(d_model, width)
+        self.output_proj = Linear(width, d_model)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

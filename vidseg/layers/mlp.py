@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from .onednn import Linear
 
 __all__ = ["MLP"]
 
@@ -32,10 +33,10 @@ class MLP(nn.Module):
         if num_layers < 1:
             raise ValueError(f"an MLP needs at least one layer, got num_layers={num_layers}")
         widths = [in_dim, *[hidden_dim] * (num_layers - 1), out_dim]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the layers in order; see the class for shapes."""
         for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
+            x = layer(x, relu=True)
         return self.layers[-1](x)

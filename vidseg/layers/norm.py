@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from vidseg.errors import ConfigError
 
+from .onednn import Conv2d
+
 __all__ = ["ConvNorm", "FrozenBatchNorm2d", "build_norm", "group_norm"]
 
 _NORMS = ("", "FrozenBN", "BN", "SyncBN", "GN")
@@ -47,7 +49,7 @@ class FrozenBatchNorm2d(nn.Module):
         return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
 
 
-class ConvNorm(nn.Conv2d):
+class ConvNorm(Conv2d):
     """A convolution with an optional norm (child ``norm``) and an optional ReLU.
 
     A norm with fixed statistics is folded into the kernel: one pass over the pixels less, in
@@ -91,18 +93,24 @@ class ConvNorm(nn.Conv2d):
         self.norm = norm
         self.relu = relu
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``."""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Maps ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``.
+
+        Args:
+            x: the input.
+            residual: of the output's shape, added after the norm and before the ReLU.
+        """
+        weight, bias = self.weight, self.bias
         if self._has_fixed_norm():
             scale, shift = _fixed_affine(self.norm)
-            weight = self.weight * scale[:, None, None, None]
-            bias = shift if self.bias is None else shift + scale * self.bias
-            x = self._conv_forward(x, weight, bias)
-        else:
-            x = super().forward(x)
-            if self.norm is not None:
-                x = self.norm(x)
-        return F.relu(x) if self.relu else x
+            weight = weight * scale[:, None, None, None]
+            bias = shift if bias is None else shift + scale * bias
+        elif self.norm is not None:
+            # No norm keeps its output for the backward pass.
+            x = self.norm(super().forward(x))
+            x = x if residual is None else x.add_(residual)
+            return F.relu_(x) if self.relu else x
+        return self.convolve(x, weight, bias, residual=residual, relu=self.relu)
 
     def _has_fixed_norm(self) -> bool:
         if isinstance(self.norm, nn.modules.batchnorm._BatchNorm):

@@ -35,6 +35,11 @@ class Backbone(nn.Module):
         return 0
 
     @property
+    def is_batch_invariant(self) -> bool:
+        """Whether inference on a CPU gives a frame the same bits in every batch."""
+        return False
+
+    @property
     def padding_constraints(self) -> dict[str, int]:
         """Further wishes on the input size, in detectron2's vocabulary."""
         return {}

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from vidseg.config import CfgNode
 from vidseg.errors import ConfigError
-from vidseg.layers import ConvNorm, FrozenBatchNorm2d, build_norm
+from vidseg.layers import ConvNorm, FrozenBatchNorm2d, build_norm, onednn
 from vidseg.modeling.build import BACKBONE_REGISTRY
 from vidseg.structures import ShapeSpec
 
@@ -120,6 +120,11 @@ class ResNet(Backbone):
                 features[name] = x
         return features
 
+    @property
+    def is_batch_invariant(self) -> bool:
+        """Whether inference on a CPU gives a frame the same bits in every batch."""
+        return onednn.available()
+
     def _freeze(self, freeze_at: int) -> None:
         parts = ("stem", *self.stage_names)[:freeze_at]
         for name in parts:
@@ -157,11 +162,11 @@ class _BasicBlock(nn.Module):
         super().__init__()
         self.shortcut = _shortcut(channels, out, stride, norm)
         self.conv1 = _conv(channels, out, 3, norm=norm, stride=stride, relu=True)
-        self.conv2 = _conv(out, out, 3, norm=norm)
+        self.conv2 = _conv(out, out, 3, norm=norm, relu=True)
 
     def forward(self, x: Tensor) -> Tensor:
         short = x if self.shortcut is None else self.shortcut(x)
-        return F.relu(self.conv2(self.conv1(x)) + short)
+        return self.conv2(self.conv1(x), short)
 
 
 class _Bottleneck(nn.Module):
@@ -191,11 +196,11 @@ class _Bottleneck(nn.Module):
             groups=groups,
             relu=True,
         )
-        self.conv3 = _conv(inner, out, 1, norm=norm)
+        self.conv3 = _conv(inner, out, 1, norm=norm, relu=True)
 
     def forward(self, x: Tensor) -> Tensor:
         short = x if self.shortcut is None else self.shortcut(x)
-        return F.relu(self.conv3(self.conv2(self.conv1(x))) + short)
+        return self.conv3(self.conv2(self.conv1(x)), short)
 
 
 def _shortcut(channels: int, out: int, stride: int, norm: str) -> ConvNorm | None:

@@ -178,12 +178,12 @@ class SegmenterBase(nn.Module):
     def _features(self, x: Tensor) -> dict[str, Tensor]:
         """Feature maps of normalised frames ``(B, 3, Hp, Wp)``.
 
-        On a CPU the rounding of a convolution depends on the batch, and a threshold in the decoder
-        or the tracker can turn rounding into another result: frames go one by one there, which
-        keeps results apart from the window size. It costs small frames about twice the time of a
-        batched backbone, and large ones little.
+        On a CPU the rounding of a convolution can depend on the batch, and a threshold in the
+        decoder or the tracker can turn rounding into another result: there frames go one by one,
+        unless the backbone knows better, which keeps results apart from the window size.
         """
-        if self.training or x.device.type != "cpu" or len(x) <= 1:
+        is_alike = getattr(self.backbone, "is_batch_invariant", False)
+        if self.training or x.device.type != "cpu" or len(x) <= 1 or is_alike:
             return self.backbone(x)
         frames = [self.backbone(frame) for frame in x.split(1)]
         return {name: torch.cat([f[name] for f in frames]) for name in frames[0]}

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from vidseg.config import CfgNode
 from vidseg.errors import ConfigError
+from vidseg.layers import Conv2d
 from vidseg.modeling.build import SEM_SEG_HEADS_REGISTRY
 from vidseg.structures import ShapeSpec
 
@@ -60,7 +61,7 @@ class FPNPixelDecoder(nn.Module):
             self.add_module(
                 f"layer_{number}", conv_norm(channels, conv_dim, 3, norm=norm, relu=True)
             )
-        self.mask_features = nn.Conv2d(conv_dim, mask_dim, 3, padding=1)
+        self.mask_features = Conv2d(conv_dim, mask_dim, 3, padding=1)
         xavier_fill(self.mask_features)
 
     @classmethod

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from vidseg.config import CfgNode
 from vidseg.errors import ConfigError
-from vidseg.layers import MSDeformAttn, cell_centres, group_norm, sine_position
+from vidseg.layers import Conv2d, Linear, MSDeformAttn, cell_centres, group_norm, sine_position
 from vidseg.modeling.build import SEM_SEG_HEADS_REGISTRY, check_num_heads
 from vidseg.structures import ShapeSpec
 
@@ -81,7 +81,7 @@ class MSDeformPixelDecoder(nn.Module):
             dim_feedforward=dim_feedforward,
             dropout=dropout,
         )
-        self.mask_features = nn.Conv2d(conv_dim, mask_dim, 1)
+        self.mask_features = Conv2d(conv_dim, mask_dim, 1)
         xavier_fill(self.mask_features)
         for number, name in enumerate(self.fine, start=1):
             channels = input_shape[name].channels
@@ -140,7 +140,7 @@ class MSDeformPixelDecoder(nn.Module):
 
 def _projection(in_channels: int, out_channels: int) -> nn.Sequential:
     """A 1x1 convolution with group norm, whatever the norm of the pyramid."""
-    conv = nn.Conv2d(in_channels, out_channels, 1)
+    conv = Conv2d(in_channels, out_channels, 1)
     nn.init.xavier_uniform_(conv.weight)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
     return nn.Sequential(conv, group_norm(out_channels))
@@ -197,8 +197,8 @@ class _EncoderLayer(nn.Module):
         super().__init__()
         self.self_attn = MSDeformAttn(d_model, num_levels, num_heads=num_heads)
         self.norm1 = nn.LayerNorm(d_model)
-        self.linear1 = nn.Linear(d_model, hidden)
-        self.linear2 = nn.Linear(hidden, d_model)
+        self.linear1 = Linear(d_model, hidden)
+        self.linear2 = Linear(hidden, d_model)
         self.norm2 = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
         for layer in (self.linear1, self.linear2):
@@ -209,5 +209,5 @@ class _EncoderLayer(nn.Module):
     ) -> Tensor:
         update = self.self_attn(tokens + position, centres, tokens, sizes)
         tokens = self.norm1(tokens + self.dropout(update))
-        update = self.linear2(self.dropout(F.relu(self.linear1(tokens))))
+        update = self.linear2(self.dropout(self.linear1(tokens, relu=True)))
         return self.norm2(tokens + self.dropout(update))

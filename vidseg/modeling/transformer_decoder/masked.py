@@ -17,7 +17,15 @@ from torch.nn import functional as F
 
 from vidseg.config import CfgNode
 from vidseg.errors import ConfigError
-from vidseg.layers import MLP, CrossAttentionLayer, FFNLayer, SelfAttentionLayer, sine_position
+from vidseg.layers import (
+    MLP,
+    Conv2d,
+    CrossAttentionLayer,
+    FFNLayer,
+    Linear,
+    SelfAttentionLayer,
+    sine_position,
+)
 from vidseg.modeling.build import TRANSFORMER_DECODER_REGISTRY, check_num_heads
 
 __all__ = ["DecoderOutput", "MaskedTransformerDecoder"]
@@ -111,7 +119,7 @@ class MaskedTransformerDecoder(nn.Module):
             _projection(in_channels, hidden_dim) if projected else nn.Sequential()
             for _ in range(_NUM_LEVELS)
         )
-        self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
+        self.class_embed = Linear(hidden_dim, num_classes + 1)
         self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
         self.reid_embed = (
             MLP(hidden_dim, reid_hidden_dim, hidden_dim, reid_layers) if reid_layers else None
@@ -235,8 +243,8 @@ def _blocked_positions(mask_embeds: Tensor, view: Tensor) -> Tensor:
     return blocked & ~blocked.all(-1, keepdim=True)
 
 
-def _projection(in_channels: int, out_channels: int) -> nn.Conv2d:
-    projection = nn.Conv2d(in_channels, out_channels, 1)
+def _projection(in_channels: int, out_channels: int) -> Conv2d:
+    projection = Conv2d(in_channels, out_channels, 1)
     nn.init.kaiming_uniform_(projection.weight, a=1)
     nn.init.zeros_(projection.bias)  # type: ignore[arg-type]
     return projection

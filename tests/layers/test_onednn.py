@@ -1,0 +1,125 @@
+"""oneDNN's kernels against torch's own, and what they promise beyond them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vidseg.layers import ConvNorm, FrozenBatchNorm2d, Linear
+from vidseg.layers.onednn import available, conv2d, linear
+
+needs_onednn = pytest.mark.skipif(not available(), reason="oneDNN is not used on this processor")
+
+
+def draw(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("shape", [(128,), (5, 128), (2, 3, 128), (0, 128)])
+def test_linear_in_inference(shape: tuple[int, ...], relu: bool) -> None:
+    x, weight, bias = draw(*shape), draw(160, 128), draw(160)
+    expected = F.linear(x, weight, bias)
+    with torch.no_grad():
+        out = linear(x, weight, bias, relu=relu)
+    torch.testing.assert_close(out, expected.relu() if relu else expected)
+
+
+def test_rows_that_are_not_contiguous() -> None:
+    x, weight = draw(5, 6, 128).transpose(0, 1)[:, ::2], draw(400, 128)[4:164]
+    with torch.no_grad():
+        torch.testing.assert_close(linear(x, weight), F.linear(x, weight))
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("wanted", [(True, True, True), (False, True, True), (True, False, False)])
+def test_gradients_of_a_linear_layer(wanted: tuple[bool, ...], relu: bool) -> None:
+    grads = []
+    for function in (
+        linear,
+        lambda x, w, b, relu: F.linear(x, w, b).relu() if relu else F.linear(x, w, b),
+    ):
+        tensors = [
+            t.requires_grad_(w)
+            for t, w in zip((draw(4, 128, 128), draw(160, 128), draw(160)), wanted, strict=True)
+        ]
+        function(*tensors, relu=relu).square().mean().backward()
+        grads.append([t.grad for t in tensors])
+    for ours, torchs in zip(*grads, strict=True):
+        assert (ours is None) == (torchs is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, torchs, rtol=1e-4, atol=1e-5)
+
+
+def test_layer_has_the_names_and_draws_of_torch() -> None:
+    torch.manual_seed(3)
+    ours = Linear(4, 5)
+    torch.manual_seed(3)
+    for (name, own), (other, expected) in zip(
+        ours.state_dict().items(), nn.Linear(4, 5).state_dict().items(), strict=True
+    ):
+        assert name == other
+        assert own.equal(expected)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "groups"), [(1, 1, 1), (1, 2, 1), (3, 2, 1), (3, 1, 4)]
+)
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_convolution(
+    kernel: int, stride: int, groups: int, relu: bool, with_residual: bool
+) -> None:
+    x, weight, bias = draw(2, 8, 9, 7), draw(16, 8 // groups, kernel, kernel), draw(16)
+    expected = F.conv2d(x, weight, bias, stride, kernel // 2, 1, groups)
+    residual = draw(*expected.shape) if with_residual else None
+    expected = expected if residual is None else expected + residual
+    kept = None if residual is None else residual.clone()
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            out = conv2d(
+                x,
+                weight,
+                bias,
+                stride=(stride, stride),
+                padding=(kernel // 2, kernel // 2),
+                dilation=(1, 1),
+                groups=groups,
+                residual=residual,
+                relu=relu,
+            )
+        torch.testing.assert_close(out, expected.relu() if relu else expected)
+    if residual is not None:
+        assert residual.equal(kept)
+
+
+@needs_onednn
+@pytest.mark.parametrize("size", [(2, 3), (15, 20)])
+def test_a_frame_has_the_same_bits_in_every_batch(size: tuple[int, int]) -> None:
+    layers = nn.Sequential(
+        ConvNorm(32, 64, 1, norm=FrozenBatchNorm2d(64), relu=True),
+        ConvNorm(64, 64, 3, stride=2, norm=FrozenBatchNorm2d(64), relu=True),
+        ConvNorm(64, 32, 1, norm=FrozenBatchNorm2d(32)),
+    ).eval()
+    frames = draw(8, 32, *size)
+    with torch.no_grad():
+        together = layers(frames)
+        for window in (1, 3):
+            assert torch.cat([layers(part) for part in frames.split(window)]).equal(together)
+        rows, weight = draw(800, 256), draw(64, 256)
+        parts = [linear(part, weight) for part in rows.split(100)]
+        assert torch.cat(parts).equal(linear(rows, weight))
+
+
+def test_switch_of_torch_turns_it_off() -> None:
+    with torch.backends.mkldnn.flags(enabled=False), torch.no_grad():
+        assert not available()
+        x, weight = draw(5, 7), draw(3, 7)
+        assert linear(x, weight).equal(F.linear(x, weight))
+
+
+def test_autocast_stays_with_torch() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        assert linear(draw(5, 8), draw(3, 8)).dtype == torch.bfloat16
