@@ -46,14 +46,14 @@ class FrozenBatchNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalises ``(B, C, H, W)``."""
         scale, shift = _fixed_affine(self)
-        return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
+        return torch.addcmul(shift.to(x.dtype)[:, None, None], x, scale.to(x.dtype)[:, None, None])
 
 
 class ConvNorm(Conv2d):
     """A convolution with an optional norm (child ``norm``) and an optional ReLU.
 
-    A norm with fixed statistics is folded into the kernel: one pass over the pixels less, in
-    training as well.
+    A norm with fixed statistics is folded into the kernel, unless that is larger than a frame of
+    the output: one pass over the pixels less, in training as well.
 
     Args:
         in_channels: input channels.
@@ -101,18 +101,22 @@ class ConvNorm(Conv2d):
             residual: of the output's shape, added after the norm and before the ReLU.
         """
         weight, bias = self.weight, self.bias
-        if self._has_fixed_norm():
-            scale, shift = _fixed_affine(self.norm)
-            weight = weight * scale[:, None, None, None]
-            bias = shift if bias is None else shift + scale * bias
-        elif self.norm is not None:
+        if self.norm is not None and not self._is_folded(x):
             # No norm keeps its output for the backward pass.
             x = self.norm(super().forward(x))
             x = x if residual is None else x.add_(residual)
             return F.relu_(x) if self.relu else x
+        if self.norm is not None:
+            scale, shift = _fixed_affine(self.norm)
+            weight = weight * scale[:, None, None, None]
+            bias = shift if bias is None else shift + scale * bias
         return self.convolve(x, weight, bias, residual=residual, relu=self.relu)
 
-    def _has_fixed_norm(self) -> bool:
+    def _is_folded(self, x: Tensor) -> bool:
+        """Whether the norm is fixed and the kernel is smaller than a frame of the output."""
+        step = self.stride[0] * self.stride[1]
+        if x.shape[-2] * x.shape[-1] < step * self.weight[0].numel():
+            return False
         if isinstance(self.norm, nn.modules.batchnorm._BatchNorm):
             return not self.norm.training and self.norm.track_running_stats
         return isinstance(self.norm, FrozenBatchNorm2d)

@@ -25,6 +25,7 @@ __all__ = ["Conv2d", "Linear", "available", "conv2d", "linear"]
 # A call costs about 10 microseconds more than torch's, and a new shape 400; smaller layers lose.
 _LEAST_WEIGHTS = 2**14
 _LEAST_PRODUCTS = 2**23
+_ROWS, _MANY_ROWS = 32, 1024
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
@@ -126,7 +127,6 @@ def conv2d(
         out = out if residual is None else out.add_(residual)
         return F.relu_(out) if relu else out
     x = x.contiguous(memory_format=torch.channels_last)
-    weight = weight.contiguous(memory_format=torch.channels_last)
     place = (padding, stride, dilation, groups)
     if residual is not None:
         residual = residual.contiguous(memory_format=torch.channels_last)
@@ -173,7 +173,15 @@ def _product(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False
 ) -> Tensor:
     after = "relu" if relu else "none"
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], "")
+    num_rows = x.numel() // max(x.shape[-1], 1)
+    spare = -num_rows % _ROWS
+    if num_rows >= _MANY_ROWS or not spare:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], "")
+    # Every number of rows is a kernel of its own, made at run time and kept; the number of tracks
+    # changes from frame to frame.
+    rows = F.pad(x.reshape(num_rows, x.shape[-1]), (0, 0, 0, spare))
+    out = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, after, [], "")
+    return out[:num_rows].view(*x.shape[:-1], len(weight))
 
 
 def _applies(x: Tensor, weight: Tensor) -> bool:
