@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests.layers import sync_norm_worker
+from vidseg.engine.distributed import launch
 from vidseg.errors import ConfigError
-from vidseg.layers import ConvNorm, FrozenBatchNorm2d, build_norm
+from vidseg.layers import ConvNorm, FrozenBatchNorm2d, SyncBatchNorm, build_norm
 
 
 def randomised(norm: nn.Module) -> nn.Module:
@@ -41,6 +45,32 @@ def test_batch_norm_still_learns_its_statistics() -> None:
     conv(torch.randn(2, 3, 8, 8) + 5)
     assert conv.norm.num_batches_tracked == 1
     assert conv.norm.running_mean.abs().sum() > 0
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_synchronised_norm_of_one_process_is_batch_norm(training: bool) -> None:
+    plain = randomised(nn.BatchNorm2d(4))
+    synchronised = SyncBatchNorm(4)
+    synchronised.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 4, 5, 3)
+    found = synchronised.train(training)(x)
+    torch.testing.assert_close(found, plain.train(training)(x))
+    for name, value in synchronised.state_dict().items():
+        torch.testing.assert_close(value, plain.state_dict()[name])
+
+
+@pytest.mark.slow
+def test_synchronised_norm_of_two_processes_equals_one_on_the_whole_batch(tmp_path: Path) -> None:
+    assert launch(sync_norm_worker.__file__, [str(tmp_path)], 2) == 0
+    ranks = [torch.load(tmp_path / f"{rank}.pth") for rank in range(2)]
+    norm, x = sync_norm_worker.start(nn.BatchNorm2d(3))
+    norm(x).pow(3).sum().backward()
+    torch.testing.assert_close(torch.cat([r["x"] for r in ranks]), x.grad)
+    for name, parameter in norm.named_parameters():
+        torch.testing.assert_close(ranks[0][name] + ranks[1][name], parameter.grad)
+    for name, buffer in norm.named_buffers():
+        for rank in ranks:
+            torch.testing.assert_close(rank[name], buffer)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from .attention import CrossAttentionLayer, FFNLayer, SelfAttentionLayer, attend
 from .deformable import MSDeformAttn, cell_centres
 from .mlp import MLP
-from .norm import ConvNorm, FrozenBatchNorm2d, build_norm, group_norm
+from .norm import ConvNorm, FrozenBatchNorm2d, SyncBatchNorm, build_norm, group_norm
 from .onednn import Conv2d, Linear
 from .positional import sine_position
 
@@ -17,6 +17,7 @@ __all__ = [
     "Linear",
     "MSDeformAttn",
     "SelfAttentionLayer",
+    "SyncBatchNorm",
     "attend",
     "build_norm",
     "cell_centres",

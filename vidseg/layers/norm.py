@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from vidseg.errors import ConfigError
 
 from .onednn import Conv2d
 
-__all__ = ["ConvNorm", "FrozenBatchNorm2d", "build_norm", "group_norm"]
+__all__ = ["ConvNorm", "FrozenBatchNorm2d", "SyncBatchNorm", "build_norm", "group_norm"]
 
 _NORMS = ("", "FrozenBN", "BN", "SyncBN", "GN")
 
@@ -47,6 +47,49 @@ class FrozenBatchNorm2d(nn.Module):
         """Normalises ``(B, C, H, W)``."""
         scale, shift = _fixed_affine(self)
         return torch.addcmul(shift.to(x.dtype)[:, None, None], x, scale.to(x.dtype)[:, None, None])
+
+
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """Batch norm over the batches of all ranks, on a CPU as well, where torch's own refuses.
+
+    With one rank it is a plain batch norm.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises ``(B, C, ...)``."""
+        if not (self.training and x.device.type == "cpu" and _several_ranks()):
+            return super().forward(x)
+        values = x.float()
+        dims = [0, *range(2, x.dim())]
+        per_channel = (-1, *[1] * (x.dim() - 2))
+        count = _sum_over_ranks(values.new_tensor([values[:, 0].numel()]))
+        mean = _sum_over_ranks(values.sum(dims)) / count
+        centred = values - mean.view(per_channel)
+        variance = _sum_over_ranks(centred.square().sum(dims)) / count
+        self._remember(mean.detach(), variance.detach() * (count / (count - 1).clamp(min=1)))
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale.view(per_channel) + self.bias.view(per_channel)).to(x.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        self.num_batches_tracked += 1  # type: ignore
+        self.running_mean.lerp_(mean, self.momentum)  # type: ignore
+        self.running_var.lerp_(variance, self.momentum)  # type: ignore
+
+
+def _several_ranks() -> bool:
+    return (
+        distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    )
+
+
+def _sum_over_ranks(values: Tensor) -> Tensor:
+    """Adds up over all ranks; gradients are added up likewise."""
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(values)
 
 
 class ConvNorm(Conv2d):
@@ -139,7 +182,7 @@ def build_norm(name: str, channels: int) -> nn.Module | None:
     if name == "BN":
         return nn.BatchNorm2d(channels)
     if name == "SyncBN":
-        return nn.SyncBatchNorm(channels)
+        return SyncBatchNorm(channels)
     if name == "GN":
         return group_norm(channels)
     known = ", ".join(repr(norm) for norm in _NORMS)
