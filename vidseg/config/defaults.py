@@ -41,9 +41,11 @@ def _model() -> CfgNode:
     node.PIXEL_STD = [1.0, 1.0, 1.0]  # same
     node.BACKBONE = CfgNode()
     node.BACKBONE.NAME = "build_resnet_backbone"  # BACKBONE_REGISTRY name, timm/N or torchvision/N
-    node.BACKBONE.FREEZE_AT = 2  # stages that do not train: 0 none, 1 the stem, 2 also res2, ...
+    # Parts of a ResNet or Swin that do not train: 0 none, 1 stem or patches, 2 also res2, ...
+    node.BACKBONE.FREEZE_AT = 2
     node.BACKBONE.WEIGHTS = ""  # file of weights for the backbone alone; "" for none
     node.RESNETS = _resnets()
+    node.SWIN = _swin()
     node.SEM_SEG_HEAD = _sem_seg_head()
     node.MASK_FORMER = _mask_former()
     return node
@@ -59,6 +61,27 @@ def _resnets() -> CfgNode:
     node.STRIDE_IN_1X1 = True  # stride in the 1x1 (MSRA weights) or in the 3x3 (torchvision's)
     node.STEM_OUT_CHANNELS = 64  # channels after the first convolution
     node.RES2_OUT_CHANNELS = 256  # channels of res2 (64 for depths 18 and 34); doubles every stage
+    return node
+
+
+def _swin() -> CfgNode:
+    node = CfgNode()
+    node.EMBED_DIM = 96  # channels of res2: 96 (T, S), 128 (B) or 192 (L); doubles with every stage
+    node.DEPTHS = [2, 2, 6, 2]  # blocks of every stage; the third has 18 in S, B and L
+    node.NUM_HEADS = [3, 6, 12, 24]  # attention heads of every stage
+    node.WINDOW_SIZE = 7  # side of an attention window, in cells
+    node.PATCH_SIZE = 4  # side of a cell of res2, in pixels
+    node.MLP_RATIO = 4.0  # hidden channels of a block's MLP as a multiple of its width
+    node.QKV_BIAS = True  # bias of queries, keys and values
+    node.QK_SCALE = None  # factor on the attention logits; None: 1 / root of the head's width
+    node.DROP_RATE = 0.0  # dropout of patches, projections and MLPs
+    node.ATTN_DROP_RATE = 0.0  # dropout of attention weights
+    node.DROP_PATH_RATE = 0.3  # share of samples that skip the last block in training; rises to it
+    node.APE = False  # learned absolute positions
+    node.PRETRAIN_IMG_SIZE = 224  # side of the image they were learned for, in pixels
+    node.PATCH_NORM = True  # norm after the patch embedding
+    node.USE_CHECKPOINT = False  # compute blocks again in the backward pass: less memory, more time
+    node.OUT_FEATURES = ["res2", "res3", "res4", "res5"]  # of strides 4 to 32
     return node
 
 

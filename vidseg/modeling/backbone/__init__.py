@@ -2,11 +2,13 @@
 
 from .base import Backbone
 from .resnet import ResNet, build_resnet_backbone
+from .swin import D2SwinTransformer
 from .timm import TimmBackbone, TorchvisionBackbone
 from .weights import load_backbone_weights
 
 __all__ = [
     "Backbone",
+    "D2SwinTransformer",
     "ResNet",
     "TimmBackbone",
     "TorchvisionBackbone",

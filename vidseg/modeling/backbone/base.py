@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -20,6 +21,17 @@ class Backbone(nn.Module):
     """
 
     _shapes: dict[str, ShapeSpec]
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Switches the learning parts; frozen ones keep running as in evaluation."""
+        super().train(mode)
+        for part in self.frozen_parts():
+            part.eval()
+        return self
+
+    def frozen_parts(self) -> list[nn.Module]:
+        """Gives the parts that do not train; they stay in eval mode."""
+        return []
 
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
         """Maps normalised frames ``(B, 3, H, W)`` to named maps, finest first."""
@@ -43,6 +55,29 @@ class Backbone(nn.Module):
     def padding_constraints(self) -> dict[str, int]:
         """Further wishes on the input size, in detectron2's vocabulary."""
         return {}
+
+    @property
+    def unpublished(self) -> tuple[str, ...]:
+        """Beginnings of names that files of this network alone do not hold."""
+        return ()
+
+    def fit_pretrained(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Brings weights of the right names into the shapes of this backbone, where that is sound.
+
+        Args:
+            state: of a file, already renamed.
+        """
+        return state
+
+    def fill_missing(self, missing: Collection[str]) -> None:
+        """Loads weights that this backbone's own keys name, for what no other file gave.
+
+        Args:
+            missing: names of parameters and buffers that are still as initialised.
+
+        Raises:
+            DataError: if a file is unusable or belongs to another network.
+        """
 
     def load_pretrained(self, path: str | Path) -> list[str]:
         """Loads the weights of ``MODEL.BACKBONE.WEIGHTS``.

@@ -1,8 +1,12 @@
-"""Weights for a backbone alone: files of torchvision, timm and detectron2, renamed by table."""
+"""Weights for a backbone alone, renamed by table.
+
+Files of torchvision, timm and detectron2, of Swin's authors and of DINOv2.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,23 +15,41 @@ from torch import Tensor, nn
 from vidseg.checkpoint.upstream import read_state_dict
 from vidseg.errors import DataError
 
-__all__ = ["from_torchvision_resnet", "load_backbone_weights"]
+__all__ = [
+    "fill_backbone",
+    "from_dinov2",
+    "from_swin",
+    "from_torchvision_resnet",
+    "load_backbone_weights",
+]
 
 logger = logging.getLogger(__name__)
 
 _PREFIXES = ("backbone.", "module.", "model.", "body.")
 _MAX_SHOWN = 3
+# Counters and constants, which are as they should be without a file.
+_FIXED = ("num_batches_tracked", "relative_position_index")
+_TIMM_STAGE = re.compile(r"\blayers_(\d+)\.")
+_MERGE = re.compile(r"\blayers\.([1-9]\d*)\.downsample\.")
+_CHUNK = re.compile(r"\bblocks\.\d+\.(\d+)\.")
 
 
-def load_backbone_weights(backbone: nn.Module, path: str | Path) -> list[str]:
+def load_backbone_weights(
+    backbone: nn.Module,
+    path: str | Path,
+    *,
+    keys: str = "MODEL.BACKBONE.NAME and the widths",
+) -> list[str]:
     """Loads every weight of a backbone from a file; heads in the file are left out.
 
     How images are normalised goes with the weights and stays with the config
     (``MODEL.PIXEL_MEAN``, ``MODEL.PIXEL_STD``, ``INPUT.FORMAT``).
 
     Args:
-        backbone: changed in place.
+        backbone: changed in place; may offer ``unpublished`` and ``fit_pretrained`` (see
+            ``Backbone``).
         path: ``.pth``, ``.pt``, ``.safetensors`` or a detectron2 ``.pkl``.
+        keys: what to check if the file does not fit, for the message.
 
     Returns:
         Names in the file that the backbone does not have, e.g. of its classifier.
@@ -35,26 +57,68 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> list[str]:
     Raises:
         DataError: if the file is missing, damaged or unsafe, or lacks weights of this backbone.
     """
+    return fill_backbone(backbone, read_state_dict(path), path, keys=keys)
+
+
+def fill_backbone(
+    backbone: nn.Module, state: dict[str, Tensor], where: str | Path, *, keys: str
+) -> list[str]:
+    """Does what ``load_backbone_weights`` does with weights that were read already.
+
+    Args:
+        backbone: changed in place.
+        state: what the file holds.
+        where: the file, for messages.
+        keys: what to check if the weights do not fit, for the message.
+
+    Raises:
+        DataError: if weights of this backbone are missing or have another shape.
+    """
     target = backbone.state_dict()
-    state = _matched(read_state_dict(path), target)
-    missing = [n for n in target if n not in state and not n.endswith("num_batches_tracked")]
+    state = _matched(state, target)
+    fit = getattr(backbone, "fit_pretrained", None)
+    state = state if fit is None else fit(state)
+    spared = (*getattr(backbone, "unpublished", ()),)
+    missing = [
+        n for n in target if n not in state and not n.startswith(spared) and not n.endswith(_FIXED)
+    ]
     wrong = [n for n in state if n in target and state[n].shape != target[n].shape]
     if missing or wrong:
         problem = "lacks" if missing else "has other shapes for"
         names = missing or wrong
         raise DataError(
-            f"{path} {problem} {len(names)} of {len(target)} weights of this backbone, such as "
-            f"{', '.join(names[:_MAX_SHOWN])}; check MODEL.BACKBONE.NAME and the widths"
+            f"{where} {problem} {len(names)} of {len(target)} weights of this backbone, such as "
+            f"{', '.join(names[:_MAX_SHOWN])}; check {keys}"
         )
     backbone.load_state_dict({n: t for n, t in state.items() if n in target}, strict=False)
     unused = [name for name in state if name not in target]
-    logger.info("backbone weights from %s; unused: %s", path, ", ".join(unused) or "none")
+    logger.info("backbone weights from %s; unused: %s", where, ", ".join(unused) or "none")
     return unused
 
 
 def from_torchvision_resnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Renames a ResNet of torchvision (or timm) to detectron2's names; other names stay."""
     return {_resnet_name(name): value for name, value in state.items()}
+
+
+def from_swin(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Renames a Swin of timm to the original names; other names stay.
+
+    The original merges patches at the end of a stage, timm at the start of the next one.
+    """
+    plain = {_TIMM_STAGE.sub(r"layers.\1.", name): value for name, value in state.items()}
+    if any(".layers.0.downsample." in f".{name}" for name in plain):
+        return plain
+    return {_MERGE.sub(_stage_before, name): value for name, value in plain.items()}
+
+
+def _stage_before(match: re.Match[str]) -> str:
+    return f"layers.{int(match[1]) - 1}.downsample."
+
+
+def from_dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Renames the blocks of a DINOv2 file that keeps them in chunks; other names stay."""
+    return {_CHUNK.sub(r"blocks.\1.", name): value for name, value in state.items()}
 
 
 def _resnet_name(name: str) -> str:
@@ -75,7 +139,13 @@ def _resnet_name(name: str) -> str:
 
 def _matched(state: dict[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Renames the file's weights to the backbone's names, whichever convention fits most."""
-    candidates = [state, from_torchvision_resnet(state), _by_spelling(state, target)]
+    candidates = [
+        state,
+        from_torchvision_resnet(state),
+        from_swin(state),
+        from_dinov2(state),
+        _by_spelling(state, target),
+    ]
     candidates += [
         {name.removeprefix(prefix): value for name, value in candidate.items()}
         for candidate in candidates
