@@ -46,6 +46,7 @@ def _model() -> CfgNode:
     node.BACKBONE.WEIGHTS = ""  # file of weights for the backbone alone; "" for none
     node.RESNETS = _resnets()
     node.SWIN = _swin()
+    node.VIT_ADAPTER = _vit_adapter()
     node.SEM_SEG_HEAD = _sem_seg_head()
     node.MASK_FORMER = _mask_former()
     return node
@@ -82,6 +83,18 @@ def _swin() -> CfgNode:
     node.PATCH_NORM = True  # norm after the patch embedding
     node.USE_CHECKPOINT = False  # compute blocks again in the backward pass: less memory, more time
     node.OUT_FEATURES = ["res2", "res3", "res4", "res5"]  # of strides 4 to 32
+    return node
+
+
+def _vit_adapter() -> CfgNode:
+    node = CfgNode()
+    node.NAME = "vitl"  # size of the DINOv2 ViT: vitb or vitl
+    # File of the ViT's weights where no other file gives them: DINOv2's own, or "" for none.
+    node.VIT_WEIGHT = "dinov2_vitl14_pretrain.pth"
+    node.FREEZE_VIT = True  # only the adapter trains
+    node.FINETUNE = False  # a frozen ViT trains in the blocks of FINETUNE_INDEXES all the same
+    node.FINETUNE_INDEXES = [0]  # which quarters of the blocks, 0 to 3
+    node.WITH_CP = True  # compute parts again in the backward pass: less memory, more time
     return node
 
 

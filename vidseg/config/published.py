@@ -202,19 +202,10 @@ _SIBLING_SYSTEMS: dict[str, Any] = {
     "MODEL.TRACKER.NOISE_RATIO": 0.5,
     "MODEL.TRACKER.USE_CL": True,
 }
-_LATER_BACKBONES: dict[str, Any] = {
-    "MODEL.VIT_ADAPTER.FINETUNE": False,
-    "MODEL.VIT_ADAPTER.FINETUNE_INDEXES": [0],
-    "MODEL.VIT_ADAPTER.FREEZE_VIT": True,
-    "MODEL.VIT_ADAPTER.NAME": "vitl",
-    "MODEL.VIT_ADAPTER.VIT_WEIGHT": "dinov2_vitl14_pretrain.pth",
-    "MODEL.VIT_ADAPTER.WITH_CP": True,
-}
 
 PUBLISHED: dict[str, WithoutEffect] = {
     key: WithoutEffect(default, reason)
     for reason, group in (
-        ("their backbone is not available yet", _LATER_BACKBONES),
         ("they belong to box detectors", _BOX_DETECTORS),
         ("they belong to sibling systems", _SIBLING_SYSTEMS),
         ("nothing reads them", _UNREAD),

@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -60,27 +60,33 @@ def build_initial_model(
         UserError: if the weights cannot be read or lack what they have to give.
 
     A model that offers ``warm_start(missing)`` is told which parameters the file did not give, so
-    that it can start them from parts of its own.
+    that it can start them from parts of its own; so is a backbone that offers ``fill_missing``.
     """
     from vidseg.modeling import build_model
 
     torch.manual_seed(cfg.SEED)
     model = build_model(cfg)
+    backbone: Any = getattr(model, "backbone", None)
     weights = weights or cfg.MODEL.WEIGHTS
+    missing = list(model.state_dict())
     if weights:
         report = load_weights(model, weights)
+        missing = [*report.missing, *report.mismatched]
         if complete:
             check_complete(report, model, weights)
         warm_start = getattr(model, "warm_start", None)
         if warm_start is not None:
             warm_start(report.missing)
     elif cfg.MODEL.BACKBONE.WEIGHTS:
-        backbone = model.get_submodule("backbone")
+        missing = []
         load = getattr(backbone, "load_pretrained", None)
         if load is not None:
             load(cfg.MODEL.BACKBONE.WEIGHTS)
         else:
             load_weights(backbone, cfg.MODEL.BACKBONE.WEIGHTS)
+    fill = getattr(backbone, "fill_missing", None)
+    if fill is not None:
+        fill([n.removeprefix("backbone.") for n in missing if n.startswith("backbone.")])
     return model
 
 

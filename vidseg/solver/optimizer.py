@@ -27,7 +27,8 @@ NORM_LAYERS = (
     nn.LocalResponseNorm,
     nn.modules.instancenorm._InstanceNorm,
 )
-POSITION_TABLES = ("relative_position_bias_table", "absolute_pos_embed")
+# "pos_embed" is the table of a ViT, and the end of Swin's "absolute_pos_embed".
+POSITION_TABLES = ("relative_position_bias_table", "pos_embed")
 FUSED_DEVICES = ("cpu", "cuda")
 
 Clipper = Callable[[Iterable[nn.Parameter]], Tensor]
