@@ -161,7 +161,15 @@ def test_window_size_changes_nothing(window, offline, online) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ovis_DAQ_Online_R50", "ovis_DAQ_Offline_R50", "ytvis19_DAQ_Online_R50"]
+    "name",
+    [
+        "ovis_DAQ_Online_R50",
+        "ovis_DAQ_Offline_R50",
+        "ytvis19_DAQ_Online_R50",
+        "ovis_DAQ_Online_SwinL",
+        "ytvis19_DAQ_Offline_VitAdapterL",
+        "ovis_DAQ_Offline_VitAdapterL",
+    ],
 )
 def test_names_and_shapes_of_published_weights(name) -> None:
     folder = GOLDEN / "dvis_daq" / "official_keys"
