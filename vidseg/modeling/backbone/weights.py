@@ -78,10 +78,9 @@ def fill_backbone(
     state = _matched(state, target)
     fit = getattr(backbone, "fit_pretrained", None)
     state = state if fit is None else fit(state)
-    spared = (*getattr(backbone, "unpublished", ()),)
-    missing = [
-        n for n in target if n not in state and not n.startswith(spared) and not n.endswith(_FIXED)
-    ]
+    absent = [n for n in target if n not in state and not n.endswith(_FIXED)]
+    spared = [n for n in absent if n.startswith(tuple(getattr(backbone, "unpublished", ())))]
+    missing = [n for n in absent if n not in spared]
     wrong = [n for n in state if n in target and state[n].shape != target[n].shape]
     if missing or wrong:
         problem = "lacks" if missing else "has other shapes for"
@@ -92,7 +91,12 @@ def fill_backbone(
         )
     backbone.load_state_dict({n: t for n, t in state.items() if n in target}, strict=False)
     unused = [name for name in state if name not in target]
-    logger.info("backbone weights from %s; unused: %s", where, ", ".join(unused) or "none")
+    logger.info(
+        "backbone weights from %s; unused: %s; left as initialised: %s",
+        where,
+        ", ".join(unused) or "none",
+        ", ".join(spared) or "none",
+    )
     return unused
 
 
