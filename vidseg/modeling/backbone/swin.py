@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vidseg.config import CfgNode
 from vidseg.errors import ConfigError, nearest
+from vidseg.layers import Conv2d, Linear
 from vidseg.modeling.build import BACKBONE_REGISTRY
 from vidseg.structures import ShapeSpec
 
@@ -206,7 +207,7 @@ class _PatchEmbed(nn.Module):
     def __init__(self, patch_size: int, channels: int, *, norm: bool) -> None:
         super().__init__()
         self.patch_size = patch_size
-        self.proj = nn.Conv2d(3, channels, patch_size, stride=patch_size)
+        self.proj = Conv2d(3, channels, patch_size, stride=patch_size)
         self.norm = nn.LayerNorm(channels) if norm else None
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -238,7 +239,7 @@ class _PatchMerging(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
+        self.reduction = Linear(4 * width, 2 * width, bias=False)
         self.norm = nn.LayerNorm(4 * width)
 
     def forward(self, x: Tensor) -> Tensor:

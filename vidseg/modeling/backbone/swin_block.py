@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import stochastic_depth
 
+from vidseg.layers import Linear
+
 __all__ = ["SwinBlock", "WindowCuts", "cut_windows"]
 
 _CUT = -100.0  # added to the attention logits of cells that only the cyclic shift brought together
@@ -108,8 +110,8 @@ class _WindowAttention(nn.Module):
         self.relative_position_bias_table = nn.Parameter(table)
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.register_buffer("relative_position_index", _relative_positions(window_size))
-        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width, bias=qkv_bias)
+        self.proj = Linear(width, width)
 
     def forward(self, windows: Tensor, cuts: WindowCuts | None) -> Tensor:
         """Attends within ``(B, W, N, C)``; ``cuts`` says which windows hold parts of several."""
@@ -144,8 +146,8 @@ class _Mlp(nn.Module):
 
     def __init__(self, width: int, hidden: int, drop: float) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, width)
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from vidseg.checkpoint.upstream import read_state_dict
 from vidseg.config import CfgNode
 from vidseg.errors import ConfigError, DataError, nearest
-from vidseg.layers import MSDeformAttn, build_norm, cell_centres
+from vidseg.layers import Conv2d, Linear, MSDeformAttn, build_norm, cell_centres
 from vidseg.modeling.build import BACKBONE_REGISTRY
 from vidseg.structures import ShapeSpec
 
@@ -260,10 +260,10 @@ class _SpatialPrior(nn.Module):
         self.conv2 = nn.Sequential(*_conv_norm_relu(channels, 2 * channels, stride=2))
         self.conv3 = nn.Sequential(*_conv_norm_relu(2 * channels, 4 * channels, stride=2))
         self.conv4 = nn.Sequential(*_conv_norm_relu(4 * channels, 4 * channels, stride=2))
-        self.fc1 = nn.Conv2d(channels, width, 1)
-        self.fc2 = nn.Conv2d(2 * channels, width, 1)
-        self.fc3 = nn.Conv2d(4 * channels, width, 1)
-        self.fc4 = nn.Conv2d(4 * channels, width, 1)
+        self.fc1 = Conv2d(channels, width, 1)
+        self.fc2 = Conv2d(2 * channels, width, 1)
+        self.fc3 = Conv2d(4 * channels, width, 1)
+        self.fc4 = Conv2d(4 * channels, width, 1)
 
     def forward(self, frames: Tensor) -> list[Tensor]:
         c1 = self.stem(frames)
@@ -322,9 +322,9 @@ class _ConvFFN(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
+        self.fc1 = Linear(width, hidden)
         self.dwconv = _DepthwiseConv(hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc2 = Linear(hidden, width)
 
     def forward(self, cells: Tensor, sizes: Sequence[Size]) -> Tensor:
         return self.fc2(F.gelu(self.dwconv(self.fc1(cells), sizes)))
@@ -335,7 +335,7 @@ class _DepthwiseConv(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.dwconv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.dwconv = Conv2d(channels, channels, 3, padding=1, groups=channels)
 
     def forward(self, cells: Tensor, sizes: Sequence[Size]) -> Tensor:
         maps = [self.dwconv(m).flatten(2) for m in _as_maps(cells, sizes)]
@@ -349,7 +349,7 @@ def _as_maps(cells: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
 
 
 def _conv_norm_relu(channels: int, out: int, *, stride: int = 1) -> list[nn.Module]:
-    conv = nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False)
+    conv = Conv2d(channels, out, 3, stride=stride, padding=1, bias=False)
     return [conv, _sync_norm(out), nn.ReLU(inplace=True)]
 
 
