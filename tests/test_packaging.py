@@ -65,6 +65,8 @@ def test_wheel_holds_projects_and_their_configs(tmp_path: Path) -> None:
         f"import sys; sys.path.insert(0, {str(installed)!r})\n"
         "from vidseg.config import load_config\n"
         "cfg = load_config('projects/dvis_daq/offline.yaml')\n"
+        "cfg = load_config('projects/dvis_daq/configs/ovis/r50/offline.yaml')\n"
+        "assert cfg.DATASETS.TEST == ('ovis_val',)\n"
         "import vidseg.projects.dvis_daq as project\n"
         f"assert project.__file__.startswith({str(installed)!r})\n"
     )

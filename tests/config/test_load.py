@@ -43,6 +43,17 @@ def test_base_is_relative_recursive_and_weaker(tmp_path: Path) -> None:
     assert cfg.SOLVER.GAMMA == 0.5
 
 
+def test_of_several_bases_the_later_wins(tmp_path: Path) -> None:
+    write(tmp_path, "root.yaml", "SEED: 1\nSOLVER: {MAX_ITER: 1}\n")
+    write(tmp_path, "data.yaml", "_BASE_: root.yaml\nSOLVER: {MAX_ITER: 2}\n")
+    write(tmp_path, "model.yaml", "SOLVER: {MAX_ITER: 3, GAMMA: 0.5}\n")
+    top = write(tmp_path, "top.yaml", "_BASE_: [data.yaml, model.yaml]\nSOLVER: {GAMMA: 1}\n")
+    cfg = load_config(top)
+    assert (cfg.SEED, cfg.SOLVER.MAX_ITER, cfg.SOLVER.GAMMA) == (1, 3, 1.0)
+    circle = write(tmp_path, "a.yaml", "_BASE_: [root.yaml, a.yaml]\n")
+    assert "goes round in a circle" in message(circle)
+
+
 def test_merges_of_the_node_itself_follow_the_same_rules(tmp_path: Path) -> None:
     cfg = get_cfg()
     cfg.merge_from_file(write(tmp_path, "a.yaml", "SOLVER: {MAX_ITER: 1e2}\n"))
@@ -105,6 +116,8 @@ def test_odd_overrides(words: list[str]) -> None:
         ("_BASE_: missing.yaml\n", "does not exist (_BASE_ of "),
         ("_BASE_: a.yaml\n", "goes round in a circle"),
         ("_BASE_: 5\n", "_BASE_ wants a file name, got 5"),
+        ("_BASE_: [b.yaml, 5]\n", "_BASE_ wants a file name, got ['b.yaml', 5]"),
+        ("_BASE_: []\n", "_BASE_ wants a file name, got []"),
         ("VERSION: 1\n", "VERSION 1 is not known, only 2 is"),
     ],
 )

@@ -1,6 +1,7 @@
 """Config files as flat lists of assignments that remember where they were written.
 
-``_BASE_`` names another file, relative to the one it stands in, whose assignments come first.
+``_BASE_`` names another file, relative to the one it stands in, whose assignments come first; a list
+names several, of which the later win.
 YAML is read without ever constructing a Python object: tags such as ``!!python`` are refused.
 """
 
@@ -92,11 +93,22 @@ def _read_chain(path: Path, above: list[Path]) -> list[Assignment]:
         if item.key != BASE_KEY:
             assignments.append(_with_absolute_path(item, path))
             continue
-        if not isinstance(item.value, str) or not item.value:
-            raise ConfigError(f"{BASE_KEY} wants a file name, got {item.value!r} ({item.source})")
-        base = path.parent / os.path.expanduser(item.value)
-        assignments[:0] = _read_chain(base, [*above, resolved])
+        inherited = [
+            assignment
+            for name in _base_names(item)
+            for assignment in _read_chain(path.parent / name, [*above, resolved])
+        ]
+        assignments[:0] = inherited
     return assignments
+
+
+def _base_names(item: Assignment) -> list[str]:
+    names = item.value if isinstance(item.value, list) else [item.value]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ConfigError(
+            f"{BASE_KEY} wants a file name, got {item.value!r} ({item.source}), or a list of them"
+        )
+    return [os.path.expanduser(name) for name in names]
 
 
 def _with_absolute_path(item: Assignment, path: Path) -> Assignment:
