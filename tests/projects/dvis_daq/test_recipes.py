@@ -114,7 +114,9 @@ def ours(recipe: str) -> dict[str, Any]:
     for item in read_file(RECIPES / f"{recipe}.yaml"):
         builder.assign(item)
     without_effect = {key: entry.default for key, entry in PUBLISHED.items()} | builder.ignored
-    return {key: plain(v) for key, v in {**without_effect, **dict(leaves(builder.finish()))}.items()}
+    return {
+        key: plain(v) for key, v in {**without_effect, **dict(leaves(builder.finish()))}.items()
+    }
 
 
 def recipes() -> list[str]:
