@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidseg.checkpoint import check_complete, load_weights
+from vidseg.checkpoint import check_complete, find_weights, load_weights
 from vidseg.config import CfgNode, load_config
 from vidseg.data import DatasetCatalog
 from vidseg.data.transforms import Resize, shortest_edge_size
@@ -227,13 +227,12 @@ def _part(result: VideoInstances, start: int, stop: int) -> VideoInstances:
 
 
 def _weights_file(cfg: CfgNode, weights: str | Path | None) -> Path:
-    chosen = Path(weights or cfg.MODEL.WEIGHTS or Path(cfg.OUTPUT_DIR, "model_final.pth"))
-    chosen = chosen.expanduser()
+    named = weights or cfg.MODEL.WEIGHTS
+    if named:
+        return find_weights(named)
+    chosen = Path(cfg.OUTPUT_DIR, "model_final.pth").expanduser()
     if chosen.is_file():
         return chosen
-    if weights or cfg.MODEL.WEIGHTS:
-        what = "is a folder" if chosen.is_dir() else "does not exist"
-        raise DataError(f"weights file {chosen} {what}")
     raise DataError(
         f"no weights: {chosen} does not exist; train this config with tools/train_net.py, or name "
         "a weights file"

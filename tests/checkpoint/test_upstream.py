@@ -102,7 +102,8 @@ def test_misfits_are_reported_in_groups(state: dict, caplog: pytest.LogCaptureFi
     }
     assert torch.equal(model.class_embed.weight, before)
     assert "refiner.layers.0 (2)" in caplog.text
-    assert "class_embed.weight (4, 2) in the file, (6, 2) here" in caplog.text
+    assert "class_embed (2)       another class count: 3 in the file, 5 here" in caplog.text
+    assert "knows 3 classes, this model 5 (MODEL.SEM_SEG_HEAD.NUM_CLASSES)" in caplog.text
 
 
 def test_whole_parts_must_not_be_left_at_random(

@@ -1,6 +1,18 @@
 """Saving runs so that they continue exactly, and loading weights of many origins."""
 
+from .addresses import find_weights
 from .checkpointer import Checkpointer
+from .naming import CAFFE2, TORCHVISION, naming_of
 from .upstream import LoadReport, check_complete, load_weights, read_state_dict
 
-__all__ = ["Checkpointer", "LoadReport", "check_complete", "load_weights", "read_state_dict"]
+__all__ = [
+    "CAFFE2",
+    "TORCHVISION",
+    "Checkpointer",
+    "LoadReport",
+    "check_complete",
+    "find_weights",
+    "load_weights",
+    "naming_of",
+    "read_state_dict",
+]

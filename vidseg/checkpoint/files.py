@@ -11,26 +11,7 @@ import torch
 from vidseg.errors import DataError
 from vidseg.files import write_atomically
 
-__all__ = [
-    "read_checkpoint",
-    "read_pickle",
-    "require_file",
-    "write_checkpoint",
-]
-
-# Everything a model-zoo pickle needs: arrays, their dtypes and plain containers.
-_ALLOWED_GLOBALS = {
-    ("collections", "OrderedDict"),
-    ("_codecs", "encode"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("numpy.core.numeric", "_frombuffer"),
-}
+__all__ = ["read_checkpoint", "write_checkpoint"]
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -49,25 +30,14 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, save)
 
 
-def require_file(path: Path) -> None:
-    """Checks that weights can be there.
-
-    Raises:
-        DataError: if there is nothing of that name, or a folder.
-    """
-    if path.is_dir():
-        raise DataError(f"weights {path} is a folder; give the path of a file in it")
-    if not path.is_file():
-        raise DataError(f"weights file {path} does not exist")
-
-
 def read_checkpoint(path: Path) -> Any:
     """Reads a ``.pth``/``.pt`` file of tensors and plain containers onto the CPU.
 
     Raises:
         DataError: if the file is missing, damaged, or holds objects that would run code.
     """
-    require_file(path)
+    if not path.is_file():
+        raise DataError(f"checkpoint {path} does not exist")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -82,34 +52,6 @@ def read_checkpoint(path: Path) -> Any:
         raise DataError(f"{path} is damaged or no checkpoint") from error
     except Exception as error:  # a damaged file can raise nearly anything
         raise DataError(f"{path} is damaged or no checkpoint{_reason(error)}") from error
-
-
-def read_pickle(path: Path) -> Any:
-    """Reads a model-zoo ``.pkl`` file of arrays and plain containers; nothing in it is executed.
-
-    Raises:
-        DataError: if the file is missing, damaged, or names any other class or function.
-    """
-    require_file(path)
-    with open(path, "rb") as file:
-        try:
-            return _ArrayUnpickler(file, encoding="latin1").load()
-        except DataError as error:
-            raise DataError(f"{path} {error}") from error
-        except Exception as error:  # a damaged pickle can raise nearly anything
-            raise DataError(f"{path} is damaged or no pickle{_reason(error)}") from error
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles arrays and containers only."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED_GLOBALS:
-            raise DataError(
-                f"asks for {module}.{name}, which is not loaded: only arrays and plain containers "
-                "are read from a .pkl file"
-            )
-        return super().find_class(module, name)
 
 
 def _reason(error: BaseException) -> str:

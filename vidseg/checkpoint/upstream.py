@@ -1,15 +1,14 @@
 """Loading weights of our own runs and of published files into a model.
 
 Names are taken as they are; only the wrapping differs between files: a dict under ``model`` or
-``state_dict``, a ``module.`` prefix of data-parallel training, arrays instead of tensors.
+``state_dict``, a ``module.`` prefix of data-parallel training, arrays instead of tensors. A file
+without any name of the model holds a bare backbone, which renames it (``match_names``).
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,45 +18,20 @@ from torch import Tensor, nn
 
 from vidseg.errors import DataError, UserError
 
-from .files import read_checkpoint, read_pickle, require_file
+from .addresses import find_weights
+from .files import read_checkpoint
+from .naming import naming_of
+from .pickles import read_pickle
+from .report import LoadReport, grouped
 
 __all__ = ["LoadReport", "check_complete", "load_weights", "read_state_dict"]
 
 logger = logging.getLogger(__name__)
 
-_WRAPPERS = ("model", "state_dict", "model_state_dict")
+_WRAPPERS = ("model", "state_dict", "model_state_dict", "blobs")
 # Head format before version 2 of the published checkpoints.
 _RENAMED = (("static_query", "query_feat"),)
-_BACKBONE_PREFIX = "backbone."
-_GROUP_DEPTH = 3
-
-
-@dataclass
-class LoadReport:
-    """What a file and a model had in common.
-
-    Attributes:
-        missing: parameters and buffers of the model that the file does not have.
-        unexpected: names in the file that the model does not have.
-        mismatched: name to (shape in the file, shape in the model); these were not loaded.
-        num_loaded: how many tensors were copied.
-    """
-
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
-    num_loaded: int = 0
-
-    def summary(self) -> str:
-        """Describes the report in a few lines, names grouped by their module."""
-        lines = [f"{self.num_loaded} tensors loaded"]
-        for name, (theirs, ours) in sorted(self.mismatched.items()):
-            lines.append(f"  not loaded, other shape: {name} {theirs} in the file, {ours} here")
-        if self.missing:
-            lines.append(f"  not in the file, left as initialised: {_grouped(self.missing)}")
-        if self.unexpected:
-            lines.append(f"  in the file, not in the model: {_grouped(self.unexpected)}")
-        return "\n".join(lines)
+_BACKBONE = "backbone"
 
 
 def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> LoadReport:
@@ -76,19 +50,20 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> Lo
     """
     where = str(source) if isinstance(source, str | Path) else "state dict"
     target = model.state_dict()
-    state = _placed(_renamed(read_state_dict(source)), target)
-    report = LoadReport(
-        missing=[name for name in target if name not in state],
-        unexpected=[name for name in state if name not in target],
-    )
+    state = _renamed(read_state_dict(source))
+    report = LoadReport(naming=naming_of(state))
+    report.backbone_only = not state.keys() & target.keys()
+    if report.backbone_only:
+        state = _placed(state, model, target)
+    report.missing = [name for name in target if name not in state]
+    report.unexpected = [name for name in state if name not in target]
+    report.absent_parts = _absent_parts(state, target)
     fitting = {}
-    for name, tensor in state.items():
-        if name not in target:
-            continue
-        if tensor.shape != target[name].shape:
-            report.mismatched[name] = (tuple(tensor.shape), tuple(target[name].shape))
+    for name in (name for name in target if name in state):
+        if state[name].shape != target[name].shape:
+            report.mismatched[name] = (tuple(state[name].shape), tuple(target[name].shape))
         else:
-            fitting[name] = tensor
+            fitting[name] = state[name]
     if not fitting:
         example = next(iter(state), "nothing")
         raise DataError(
@@ -99,6 +74,15 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> Lo
     report.num_loaded = len(fitting)
     level = logging.WARNING if report.mismatched else logging.INFO
     logger.log(level, "weights of %s: %s", where, report.summary())
+    if report.class_counts:
+        theirs, ours = report.class_counts
+        logger.warning(
+            "%s knows %d classes, this model %d (MODEL.SEM_SEG_HEAD.NUM_CLASSES): its classifier "
+            "starts at random",
+            where,
+            theirs,
+            ours,
+        )
     return report
 
 
@@ -111,8 +95,8 @@ def check_complete(report: LoadReport, model: nn.Module, where: str | Path) -> N
         where: the file, for messages.
 
     Raises:
-        UserError: if the file gave nothing to a whole part (``backbone``, ``tracker``); single
-            parameters that it lacks are logged as a warning.
+        UserError: if the file gave nothing to a whole part (``backbone``, ``tracker``), or has
+            parameters of other shapes; single parameters that it lacks are logged as a warning.
     """
     absent = {*report.missing, *report.mismatched}
     parts: dict[str, list[str]] = {}
@@ -126,9 +110,23 @@ def check_complete(report: LoadReport, model: nn.Module, where: str | Path) -> N
             f"{where} has no weights for {', '.join(lacking)} of {type(model).__name__}; give the "
             "weights of a finished run of this config, or use the config that made the file"
         )
+    if report.class_counts:
+        theirs, ours = report.class_counts
+        raise UserError(
+            f"{where} knows {theirs} classes and MODEL.SEM_SEG_HEAD.NUM_CLASSES is {ours}; set it "
+            f"to {theirs}, or use the config that made the file"
+        )
+    wrong = [name for names in parts.values() for name in names if name in report.mismatched]
+    if wrong:
+        raise UserError(
+            f"{where} has other shapes for {', '.join(grouped(wrong))} of {type(model).__name__}; "
+            "use the config that made the file"
+        )
     missing = [name for names in parts.values() for name in names if name in report.missing]
     if missing:
-        logger.warning("%s lacks parameters, left at random: %s", where, _grouped(missing))
+        logger.warning(
+            "%s lacks parameters, left at random: %s", where, ", ".join(grouped(missing))
+        )
 
 
 def read_state_dict(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
@@ -139,12 +137,13 @@ def read_state_dict(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]
     """
     if isinstance(source, Mapping):
         return _unwrap(source, "state dict")
-    path = Path(source).expanduser()
-    if "://" in str(source):
-        raise DataError(f"{source}: weights are not downloaded; fetch the file and give its path")
+    path = find_weights(source)
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    content = read_pickle(path) if path.suffix == ".pkl" else read_checkpoint(path)
+        content = _read_safetensors(path)
+    elif path.suffix == ".pkl":
+        content = read_pickle(path)
+    else:
+        content = read_checkpoint(path)
     return _unwrap(content, str(path))
 
 
@@ -153,9 +152,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
     except ImportError as error:
         raise DataError(f"{path}: reading it needs `pip install safetensors`") from error
-    require_file(path)
     try:
-        return _unwrap(load_file(path), str(path))
+        return load_file(path)
     except Exception as error:  # the library's own error type has no stable import
         raise DataError(f"{path} is damaged or no safetensors file") from error
 
@@ -188,15 +186,19 @@ def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _placed(state: dict[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _placed(
+    state: dict[str, Tensor], model: nn.Module, target: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Puts weights of a bare backbone (ImageNet files) where the model keeps its backbone."""
-    prefixed = {f"{_BACKBONE_PREFIX}{name}": value for name, value in state.items()}
-    if not state.keys() & target.keys() and prefixed.keys() & target.keys():
-        return prefixed
-    return state
+    match_names = getattr(getattr(model, _BACKBONE, model), "match_names", None)
+    matched = match_names(state) if match_names is not None else state
+    if matched.keys() & target.keys():  # the model is a backbone itself
+        return matched
+    placed = {f"{_BACKBONE}.{name}": value for name, value in matched.items()}
+    return placed if placed.keys() & target.keys() else state
 
 
-def _grouped(names: list[str]) -> str:
-    """Names counted by their leading path, so that a whole missing part is one entry."""
-    groups = Counter(".".join(name.split(".")[:-1][:_GROUP_DEPTH]) or name for name in names)
-    return ", ".join(f"{group} ({count})" for group, count in sorted(groups.items()))
+def _absent_parts(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> list[str]:
+    found = {name.partition(".")[0] for name in state}
+    wanted = dict.fromkeys(name.partition(".")[0] for name in target)
+    return [part for part in wanted if part not in found]

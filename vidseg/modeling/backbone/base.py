@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from vidseg.structures import ShapeSpec
 
-from .weights import load_backbone_weights
+from .weights import load_backbone_weights, match_names
 
 __all__ = ["Backbone"]
 
@@ -60,6 +60,13 @@ class Backbone(nn.Module):
     def unpublished(self) -> tuple[str, ...]:
         """Beginnings of names that files of this network alone do not hold."""
         return ()
+
+    def match_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Brings weights of another framework into the names and shapes used here.
+
+        Unknown names stay as they are.
+        """
+        return self.fit_pretrained(match_names(state, self.state_dict()))
 
     def fit_pretrained(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Brings weights of the right names into the shapes of this backbone, where that is sound.

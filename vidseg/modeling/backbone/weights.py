@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from vidseg.checkpoint.naming import from_caffe2
 from vidseg.checkpoint.upstream import read_state_dict
 from vidseg.errors import DataError
 
@@ -21,6 +22,7 @@ __all__ = [
     "from_swin",
     "from_torchvision_resnet",
     "load_backbone_weights",
+    "match_names",
 ]
 
 logger = logging.getLogger(__name__)
@@ -75,7 +77,7 @@ def fill_backbone(
         DataError: if weights of this backbone are missing or have another shape.
     """
     target = backbone.state_dict()
-    state = _matched(state, target)
+    state = match_names(state, target)
     fit = getattr(backbone, "fit_pretrained", None)
     state = state if fit is None else fit(state)
     absent = [n for n in target if n not in state and not n.endswith(_FIXED)]
@@ -141,11 +143,12 @@ def _resnet_name(name: str) -> str:
     )
 
 
-def _matched(state: dict[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def match_names(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Renames the file's weights to the backbone's names, whichever convention fits most."""
     candidates = [
-        state,
+        dict(state),
         from_torchvision_resnet(state),
+        from_caffe2(state),
         from_swin(state),
         from_dinov2(state),
         _by_spelling(state, target),

@@ -1,0 +1,171 @@
+"""Reading model-zoo pickles without running anything that they hold.
+
+A pickle is a program that may call what it can import. This reader lets it import stand-ins only:
+plain containers, and recorders that write down how NumPy's arrays are rebuilt. The arrays are then
+made here, from bytes and a numeric type; NumPy itself never sees an argument of a stranger.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidseg.errors import DataError
+
+__all__ = ["read_pickle"]
+
+_MAX_SHOWN = 120
+
+
+def read_pickle(path: Path) -> Any:
+    """Reads a ``.pkl`` file of arrays and plain containers; nothing in it is executed.
+
+    Arrays of anything but numbers, such as objects or text, come back as None.
+
+    Raises:
+        DataError: if the file cannot be read, is damaged, or names any other class or function.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _with_arrays(_ArrayUnpickler(file, encoding="latin1").load())
+    except DataError as error:
+        raise DataError(f"{path} {error}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error})") from error
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        reason = str(error).splitlines()[0][:_MAX_SHOWN] if isinstance(error, EOFError) else ""
+        raise DataError(
+            f"{path} is damaged or no pickle{f' ({reason})' if reason else ''}"
+        ) from error
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _STAND_INS:
+            raise DataError(
+                f"asks for {module}.{name}, which is not loaded: only arrays and plain containers "
+                "are read from a .pkl file"
+            )
+        return _STAND_INS[module, name]
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise DataError("refers to data outside the file, which is not loaded")
+
+
+class _Dtype:
+    """Records the type of an array."""
+
+    def __init__(self, code: str = "", *_: Any) -> None:
+        self.code = code
+        self.order = "="
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1]
+        if state[2] is not None or state[3] is not None or state[4] is not None:
+            self.code = ""  # a subarray, or a record of fields
+
+    def resolved(self) -> np.dtype[Any] | None:
+        """Gives the type; None for anything but plain numbers."""
+        if not isinstance(self.code, str) or self.order not in ("<", ">", "=", "|"):
+            return None
+        # Only a kind and a size: the full syntax of type strings can name records and objects.
+        if self.code[:1] not in "?biufc" or not self.code[1:].isdigit():
+            return None
+        try:
+            return np.dtype(f"{self.order}{self.code}")
+        except TypeError:
+            return None
+
+
+class _Array:
+    """Records the shape, type and bytes of an array."""
+
+    def __init__(self, *_: Any) -> None:
+        self.shape: Any = (0,)
+        self.dtype: Any = None
+        self.in_columns = False
+        self.content: Any = b""
+
+    def __setstate__(self, state: Any) -> None:
+        _, self.shape, self.dtype, self.in_columns, self.content = state
+
+    def resolved(self) -> np.ndarray[Any, Any] | None:
+        """Gives the array, with memory of its own; None for anything but plain numbers."""
+        dtype = self.dtype.resolved() if isinstance(self.dtype, _Dtype) else None
+        if dtype is None:
+            return None
+        content = self.content
+        if isinstance(content, str):  # bytes as Python 2 wrote them
+            content = content.encode("latin1")
+        values = np.frombuffer(bytes(content), dtype).astype(dtype.newbyteorder("="))
+        return values.reshape(self.shape, order="F" if self.in_columns else "C")
+
+
+def _array_of_bytes(content: Any, dtype: Any, shape: Any, order: str) -> _Array:
+    array = _Array()
+    array.__setstate__((1, shape, dtype, order == "F", content))
+    return array
+
+
+def _scalar(dtype: Any, content: Any = b"") -> _Array:
+    return _array_of_bytes(content, dtype, (), "C")
+
+
+def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise DataError("encodes text in an unusual way, which is not done")
+    return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    return b""
+
+
+class _Call:
+    """A function that a pickle may call, but not change: ``BUILD`` sets attributes of anything."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise DataError("changes what reads it, which is not done")
+
+
+_STAND_INS: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("_codecs", "encode"): _Call(_encoded),
+    ("__builtin__", "bytes"): _Call(_no_bytes),  # how older protocols spell b""
+    ("builtins", "bytes"): _Call(_no_bytes),
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    **{
+        (f"numpy.{core}.{module}", name): stand_in
+        for core in ("core", "_core")
+        for module, name, stand_in in (
+            ("multiarray", "_reconstruct", _Array),
+            ("multiarray", "scalar", _Call(_scalar)),
+            ("numeric", "_frombuffer", _Call(_array_of_bytes)),
+        )
+    },
+}
+
+
+def _with_arrays(content: Any) -> Any:
+    """Puts arrays in the place of their records, in dicts, lists and tuples of any depth."""
+    if isinstance(content, _Array):
+        return content.resolved()
+    if isinstance(content, dict):
+        return {key: _with_arrays(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_with_arrays(value) for value in content]
+    return content
