@@ -1,8 +1,8 @@
 """Config files as flat lists of assignments that remember where they were written.
 
-``_BASE_`` names another file, relative to the one it stands in, whose assignments come first; a list
-names several, of which the later win.
-YAML is read without ever constructing a Python object: tags such as ``!!python`` are refused.
+``_BASE_`` names another file, relative to the one it stands in, whose assignments come first, or a
+list of files, of which the later win. YAML is read without ever constructing a Python object: tags
+such as ``!!python`` are refused.
 """
 
 from __future__ import annotations

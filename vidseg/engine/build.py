@@ -12,7 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from vidseg.checkpoint import Checkpointer, check_complete, load_weights
+from vidseg.checkpoint import (
+    Checkpointer,
+    check_complete,
+    load_weights,
+    naming_of,
+    read_state_dict,
+)
 from vidseg.solver import build_clipper, build_optimizer, build_scheduler
 
 from .distributed import gather, is_main, world_size
@@ -20,6 +26,7 @@ from .ema import EmaHook
 from .evaluate import evaluate_model, flatten
 from .evaluation_hooks import BestHook, EvaluationHook
 from .hooks import CheckpointHook
+from .image_conventions import check_image_conventions
 from .logging_hooks import LogHook, ProgressBarHook
 from .precision import Precision
 from .trainer import Trainer
@@ -72,6 +79,7 @@ def build_initial_model(
     if weights:
         report = load_weights(model, weights)
         missing = [*report.missing, *report.mismatched]
+        check_image_conventions(cfg, report.naming, weights)
         if complete:
             check_complete(report, model, weights)
         warm_start = getattr(model, "warm_start", None)
@@ -79,6 +87,8 @@ def build_initial_model(
             warm_start(report.missing)
     elif cfg.MODEL.BACKBONE.WEIGHTS:
         missing = []
+        names = read_state_dict(cfg.MODEL.BACKBONE.WEIGHTS)
+        check_image_conventions(cfg, naming_of(names), cfg.MODEL.BACKBONE.WEIGHTS)
         load = getattr(backbone, "load_pretrained", None)
         if load is not None:
             load(cfg.MODEL.BACKBONE.WEIGHTS)
