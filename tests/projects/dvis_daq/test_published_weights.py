@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import pickle
 import re
 from pathlib import Path
@@ -11,10 +13,11 @@ import pytest
 import torch
 from torch import nn
 
+from tests.golden_utils import GOLDEN
 from vidseg.checkpoint import check_complete, load_weights
 from vidseg.config import load_config
 from vidseg.errors import UserError
-from vidseg.modeling import build_model
+from vidseg.modeling import BACKBONE_REGISTRY, build_model
 
 PROJECT = Path(__file__).resolve().parents[3] / "projects" / "dvis_daq"
 
@@ -25,6 +28,34 @@ def model_of(stage: str, *overrides: str) -> nn.Module:
 
 def spaced(text: str) -> list[str]:
     return [re.sub(" {2,}", " | ", line.strip()) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("published", "recipe"),
+    [
+        ("ovis_DAQ_Online_R50", "ovis/r50/online"),
+        ("ovis_DAQ_Offline_R50", "ovis/r50/offline"),
+        ("ovis_DAQ_Online_SwinL", "ovis/swin_l/online"),
+        ("ovis_DAQ_Offline_VitAdapterL", "ovis/vit_l/offline"),
+        ("ytvis19_DAQ_Online_R50", "ytvis19/r50/online"),
+        ("ytvis19_DAQ_Offline_VitAdapterL", "ytvis19/vit_l/offline"),
+    ],
+)
+def test_published_names_and_shapes_are_those_of_the_recipe(published: str, recipe: str) -> None:
+    cfg = load_config(PROJECT / "configs" / f"{recipe}.yaml", ["MODEL.DEVICE", "meta"])
+    name = cfg.MODEL.BACKBONE.NAME
+    if name in ("D2SwinTransformer", "D2VitAdapterDinoV2") and name not in BACKBONE_REGISTRY:
+        pytest.skip(f"backbone {name} is not here yet")
+    with torch.device("meta"):
+        model = build_model(cfg)
+    file = GOLDEN / "dvis_daq" / "official_keys" / f"{published}.json.gz"
+    theirs = {
+        key: tuple(shape) for key, shape, *_ in json.loads(gzip.decompress(file.read_bytes()))
+    }
+    ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    assert sorted(ours.keys() - theirs.keys()) == []
+    assert sorted(theirs.keys() - ours.keys()) == []
+    assert ours == theirs
 
 
 @pytest.fixture(scope="module")
