@@ -271,6 +271,28 @@ def test_lying_array_is_damaged(tmp_path: Path) -> None:
             read_state_dict(tmp_path / "w.pkl")
 
 
+@pytest.mark.parametrize("suffix", [".pkl", ".pth"])
+def test_endless_and_shared_content_ends(tmp_path: Path, suffix: str) -> None:
+    endless: dict[str, Any] = {"w": torch.ones(1) if suffix == ".pth" else np.ones(1)}
+    endless["model"] = endless
+    shared: Any = []
+    for _ in range(60):
+        shared = [shared, shared]
+    write = (
+        torch.save
+        if suffix == ".pth"
+        else lambda value, path: path.write_bytes(pickle.dumps(value))
+    )
+    write({"w": endless["w"], "more": shared}, tmp_path / f"shared{suffix}")
+    assert list(read_state_dict(tmp_path / f"shared{suffix}")) == ["w"]
+    write(endless, tmp_path / f"endless{suffix}")
+    if suffix == ".pkl":
+        with pytest.raises(DataError, match="damaged"):
+            read_state_dict(tmp_path / "endless.pkl")
+    else:
+        assert list(read_state_dict(tmp_path / "endless.pth")) == ["w"]
+
+
 # ---- addresses --------------------------------------------------------------------------------
 
 

@@ -64,3 +64,22 @@ def test_every_published_file_is_accepted() -> None:
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: f"{file.parent.name}-{file.name}")
 def test_configs_of_recorded_cases_load(file: Path) -> None:
     assert load_config(file).MODEL.META_ARCHITECTURE
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("META_ARCHITECTURE", "DVIS_Plus_online", r"'DVIS_Plus_online' is not registered; nearest"),
+        ("MASK_FORMER.TEST.TASK", "vps", r"TASK 'vps' is not supported; set vis$"),
+    ],
+)
+def test_models_of_sibling_systems_load_and_say_that_they_are_not_here(
+    key: str, value: str, message: str
+) -> None:
+    from vidseg.errors import UserError
+    from vidseg.modeling import build_model
+
+    cfg = load_config(CONFIGS[0], ["MODEL.DEVICE", "meta", f"MODEL.{key}", value])
+    with pytest.raises(UserError, match=message) as caught:
+        build_model(cfg)
+    assert "\n" not in str(caught.value)

@@ -160,12 +160,20 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 }
 
 
-def _with_arrays(content: Any) -> Any:
-    """Puts arrays in the place of their records, in dicts, lists and tuples of any depth."""
+def _with_arrays(content: Any, done: dict[int, Any] | None = None) -> Any:
+    """Puts arrays in the place of their records, in dicts, lists and tuples of any depth.
+
+    What is shared is done once: a few bytes of pickle can hold one list billions of times.
+    """
+    done = {} if done is None else done
+    if id(content) in done:
+        return done[id(content)]
+    made = content
     if isinstance(content, _Array):
-        return content.resolved()
-    if isinstance(content, dict):
-        return {key: _with_arrays(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_with_arrays(value) for value in content]
-    return content
+        made = content.resolved()
+    elif isinstance(content, dict):
+        made = {key: _with_arrays(value, done) for key, value in content.items()}
+    elif isinstance(content, list | tuple):
+        made = [_with_arrays(value, done) for value in content]
+    done[id(content)] = made
+    return made

@@ -29,6 +29,7 @@ __all__ = ["LoadReport", "check_complete", "load_weights", "read_state_dict"]
 logger = logging.getLogger(__name__)
 
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "blobs")
+_MAX_WRAPPERS = 3
 # Head format before version 2 of the published checkpoints.
 _RENAMED = (("static_query", "query_feat"),)
 _BACKBONE = "backbone"
@@ -161,9 +162,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _unwrap(content: Any, where: str) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         raise DataError(f"{where} holds a {type(content).__name__}, not a dict of tensors")
-    for key in _WRAPPERS:
-        if isinstance(content.get(key), Mapping):
-            return _unwrap(content[key], where)
+    for _ in range(_MAX_WRAPPERS):
+        inner = (content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping))
+        content = next(inner, content)
     state = {}
     for name, value in content.items():
         if isinstance(value, np.ndarray | np.generic) and np.asarray(value).dtype != object:
