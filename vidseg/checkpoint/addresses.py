@@ -6,6 +6,8 @@ from pathlib import Path, PurePosixPath
 
 from vidseg.errors import DataError
 
+from .files import require_file
+
 __all__ = ["find_weights"]
 
 # Files that are named by an address are expected here, relative to the working directory.
@@ -58,12 +60,10 @@ def find_weights(source: str | Path) -> Path:
             )
         return place
     path = Path(source).expanduser()
-    if path.is_dir():
-        raise DataError(f"weights {path} is a folder; give the path of a file in it")
-    if not path.is_file():
-        known = _KNOWN.get(path.name)
-        hint = f"; fetch {known} and put it there" if known else ""
-        raise DataError(f"weights file {path} does not exist{hint}")
+    known = _KNOWN.get(path.name)
+    if known and not path.exists():
+        raise DataError(f"weights file {path} does not exist; fetch {known} and put it there")
+    require_file(path)
     return path
 
 

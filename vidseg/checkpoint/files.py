@@ -11,7 +11,7 @@ import torch
 from vidseg.errors import DataError
 from vidseg.files import write_atomically
 
-__all__ = ["read_checkpoint", "write_checkpoint"]
+__all__ = ["read_checkpoint", "require_file", "write_checkpoint"]
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -30,14 +30,25 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, save)
 
 
+def require_file(path: Path) -> None:
+    """Checks that weights can be there.
+
+    Raises:
+        DataError: if there is nothing of that name, or a folder.
+    """
+    if path.is_dir():
+        raise DataError(f"weights {path} is a folder; give the path of a file in it")
+    if not path.is_file():
+        raise DataError(f"weights file {path} does not exist")
+
+
 def read_checkpoint(path: Path) -> Any:
     """Reads a ``.pth``/``.pt`` file of tensors and plain containers onto the CPU.
 
     Raises:
         DataError: if the file is missing, damaged, or holds objects that would run code.
     """
-    if not path.is_file():
-        raise DataError(f"checkpoint {path} does not exist")
+    require_file(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -12,13 +12,16 @@ Shape = tuple[int, ...]
 
 _MAX_GROUPS = 6
 _CLASSIFIERS = ("fc", "fc1000", "head", "classifier", "pred", "linear")
-_CLASS_COUNTS = ("class_embed.weight", "class_embed.bias", "empty_weight")
+_CLASSIFICATION = ("class_embed.weight", "class_embed.bias")
+_CLASS_COUNTS = (*_CLASSIFICATION, "empty_weight")
 _QUERIES = ("query_feat.weight", "query_embed.weight")
 _COUNTERS = "BatchNorm counters"
+_CONSTANTS = ("relative_position_index", "attn_mask")
+_CONSTANT = "constants, which need no file"
 _LOSS = "of the loss, set by the config"
 _EXPECTED = "expected"
 _CLASSIFIER = "classifier of an ImageNet file"
-_ONE_LINE = (_COUNTERS, _CLASSIFIER)
+_ONE_LINE = (_COUNTERS, _CONSTANT, _CLASSIFIER)
 
 
 @dataclass
@@ -47,7 +50,7 @@ class LoadReport:
     def class_counts(self) -> tuple[int, int] | None:
         """Classes in the file and in the model, if these differ; "no object" is not counted."""
         for name, (theirs, ours) in self.mismatched.items():
-            if name.endswith(_CLASS_COUNTS) and theirs[1:] == ours[1:]:
+            if name.endswith(_CLASSIFICATION) and theirs[1:] == ours[1:]:
                 return theirs[0] - 1, ours[0] - 1
         return None
 
@@ -77,6 +80,8 @@ class LoadReport:
     def _why_missing(self, name: str) -> str:
         if name.endswith("num_batches_tracked"):
             return _COUNTERS
+        if name.endswith(_CONSTANTS):
+            return _CONSTANT
         if name.endswith("empty_weight"):
             return _LOSS
         part = name.partition(".")[0]
@@ -89,6 +94,8 @@ class LoadReport:
     def _why_unexpected(self, name: str) -> str:
         if name.endswith("num_batches_tracked"):
             return _COUNTERS
+        if name.endswith(_CONSTANTS):
+            return _CONSTANT
         if name.endswith("empty_weight"):
             return _LOSS
         if name.startswith(("pixel_mean", "pixel_std")):
