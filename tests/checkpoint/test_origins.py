@@ -168,6 +168,22 @@ def test_features_are_those_of_the_origin(
     assert "a file of backbone weights: expected" in caplog.text
 
 
+@pytest.mark.parametrize("kind", [as_detectron2, as_caffe2])
+def test_backbone_alone_takes_the_same_files(
+    tmp_path: Path, kind: Callable[[Path], tuple[nn.Module, Path]]
+) -> None:
+    theirs, path = kind(tmp_path)
+    backbone = ResNet(50, norm="FrozenBN")
+    unused = backbone.load_pretrained(path)
+    assert [name for name in unused if "fc" not in name and "num_batches" not in name] == []
+    state = backbone.state_dict()
+    expected = theirs.state_dict()
+    assert torch.equal(state["stem.conv1.weight"], expected["conv1.weight"])
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        ours = state[f"res3.0.shortcut.norm.{name}"]
+        assert torch.equal(ours, expected[f"layer2.0.downsample.1.{name}"]), name
+
+
 # ---- pickles ----------------------------------------------------------------------------------
 
 
