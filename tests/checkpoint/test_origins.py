@@ -184,6 +184,13 @@ def test_backbone_alone_takes_the_same_files(
         assert torch.equal(ours, expected[f"layer2.0.downsample.1.{name}"]), name
 
 
+def test_only_bare_backbones_tell_of_their_images() -> None:
+    resnet = pytest.importorskip("torchvision.models").resnet18(weights=None)
+    model = nn.ModuleDict({"backbone": resnet, "head": nn.Linear(2, 2)})
+    assert load_weights(model, resnet.state_dict()).naming == "torchvision"
+    assert load_weights(model, model.state_dict()).naming == ""
+
+
 # ---- pickles ----------------------------------------------------------------------------------
 
 

@@ -35,7 +35,7 @@ class LoadReport:
         num_loaded: how many tensors were copied.
         absent_parts: first parts of names (``refiner``) of which the file has nothing.
         backbone_only: the file held the weights of a bare backbone.
-        naming: whose names the file used, see ``vidseg.checkpoint.naming``.
+        naming: whose names a bare backbone has in the file, see ``vidseg.checkpoint.naming``.
     """
 
     missing: list[str] = field(default_factory=list)

@@ -52,9 +52,9 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> Lo
     where = str(source) if isinstance(source, str | Path) else "state dict"
     target = model.state_dict()
     state = _renamed(read_state_dict(source))
-    report = LoadReport(naming=naming_of(state))
-    report.backbone_only = not state.keys() & target.keys()
+    report = LoadReport(backbone_only=not state.keys() & target.keys())
     if report.backbone_only:
+        report.naming = naming_of(state)
         state = _placed(state, model, target)
     report.missing = [name for name in target if name not in state]
     report.unexpected = [name for name in state if name not in target]
