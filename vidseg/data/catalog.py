@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Records(list[Record]):
         category_ids: ids of the data set by contiguous class number.
         annotated: whether the file holds annotations at all (test splits do not).
         image_root: folder of the frames, ``""`` if unknown.
+        damaged: what is wrong with records whose frames are not all there, by ``video_id``.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class Records(list[Record]):
         category_ids: Sequence[int] = (),
         annotated: bool = True,
         image_root: str = "",
+        damaged: Mapping[Any, str] | None = None,
     ) -> None:
         super().__init__(records)
         self.image_root = image_root
+        self.damaged = dict(damaged or {})
         self.classes = list(classes)
         self.category_ids = list(category_ids)
         self.annotated = annotated
@@ -128,7 +131,21 @@ class Catalog:
         """Reads the records of a data set, by name or path of a json file.
 
         Raises:
-            DataError: if the name is unknown, or the files are missing or broken.
+            DataError: if the name is unknown, or any of the files is missing or broken.
+        """
+        records = self.read(name_or_path)
+        for reason in records.damaged.values():
+            raise DataError(reason)
+        return records
+
+    def read(self, name_or_path: str) -> Records:
+        """Reads the records like ``get``, but tells missing frames in ``Records.damaged``.
+
+        That is for who can do without some of the videos, as an evaluation can.
+
+        Raises:
+            DataError: if the name is unknown, the annotations are missing or broken, or there is no
+                video with all its frames.
         """
         entry = self._entry(name_or_path)
         known = entry.records() if entry.records is not None else None
@@ -155,7 +172,7 @@ class Catalog:
         """
         known = self._entry(name_or_path).metadata
         if not known.classes or not known.category_ids:
-            self.get(name_or_path)
+            self.read(name_or_path)
         return self.registered(name_or_path)
 
     def registered(self, name_or_path: str) -> Metadata:

@@ -13,7 +13,11 @@ __all__ = ["load_coco_json"]
 
 
 def load_coco_json(
-    json_file: str | Path, image_root: str | Path, *, content: dict[str, Any] | None = None
+    json_file: str | Path,
+    image_root: str | Path,
+    *,
+    content: dict[str, Any] | None = None,
+    strict: bool = True,
 ) -> Records:
     """Reads and checks a COCO instance file.
 
@@ -21,6 +25,7 @@ def load_coco_json(
         json_file: the file.
         image_root: folder that ``file_name`` is relative to.
         content: the parsed file, if the caller has it already.
+        strict: see ``instance_json.load_records``.
 
     Returns:
         One record per image, by ascending id, laid out as ``ytvis.load_ytvis_json`` does it with
@@ -30,7 +35,7 @@ def load_coco_json(
         DataError: if the file is missing or broken; names the file, the item and the key.
     """
     form = Form("image", "images", _read_image, _read_parts)
-    return load_records(form, json_file, image_root, content)
+    return load_records(form, json_file, image_root, content, strict=strict)
 
 
 def _read_image(image: Any, path: Path, image_root: Path) -> Record:

@@ -45,7 +45,12 @@ class Form:
 
 
 def load_records(
-    form: Form, json_file: str | Path, image_root: str | Path, content: dict[str, Any] | None
+    form: Form,
+    json_file: str | Path,
+    image_root: str | Path,
+    content: dict[str, Any] | None,
+    *,
+    strict: bool,
 ) -> Records:
     """Reads and checks a file.
 
@@ -54,12 +59,14 @@ def load_records(
         json_file: the file.
         image_root: folder that file names are relative to.
         content: the parsed file, if the caller has it already.
+        strict: refuse a file of which any frame is missing; else such items are told in
+            ``Records.damaged``.
 
     Returns:
         One record per item, by ascending id.
 
     Raises:
-        DataError: if the file is missing or broken, or its frames are missing.
+        DataError: if the file is missing or broken, or no item has all its frames.
     """
     path = Path(json_file)
     content = read_content(path) if content is None else content
@@ -72,13 +79,16 @@ def load_records(
         _add_annotations(form, content, records, labels, path)
     with _told(f"{path}: {form.item}s"):
         ordered = [records[key] for key in sorted(records)]
-    _check_frames_exist(form, ordered, Path(image_root), path)
+    damaged = _missing_frames(form, ordered, Path(image_root), path)
+    if damaged and (strict or len(damaged) == len(ordered)):
+        raise DataError(next(iter(damaged.values())))
     return Records(
         ordered,
         classes=classes,
         category_ids=category_ids,
         annotated=annotated,
         image_root=str(image_root),
+        damaged=damaged,
     )
 
 
@@ -220,11 +230,16 @@ def _list(content: dict[str, Any], key: str, path: Path) -> list[Any]:
     return value
 
 
-def _check_frames_exist(
+def _missing_frames(
     form: Form, records: Iterable[Record], image_root: Path, path: Path
-) -> None:
-    """Looks for all frames, so that a missing one is told at the start and not hours later."""
+) -> dict[Any, str]:
+    """Looks for all frames, so that a missing one is told at the start and not hours later.
+
+    Returns:
+        A message by id for every record of which a frame is missing.
+    """
     listed: dict[str, set[str]] = {}
+    damaged: dict[Any, str] = {}
     for record in records:
         for file_name in record["file_names"]:
             folder, name = os.path.split(file_name)
@@ -232,10 +247,12 @@ def _check_frames_exist(
                 listed[folder] = _names_in(folder)
             # A name may differ from the listed one in case where the file system does not care.
             if name not in listed[folder] and not os.path.exists(file_name):
-                raise DataError(
+                damaged[record["video_id"]] = (
                     f"the {form.frames} of {path} are missing: there is no {file_name}; file names "
                     f"are looked up below {image_root}"
                 )
+                break
+    return damaged
 
 
 def _names_in(folder: str) -> set[str]:

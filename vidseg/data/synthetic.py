@@ -146,7 +146,7 @@ class _Loader:
                 length=size.length,
                 colour_is_class=_COLOUR_IS_CLASS.get((self.level, self.split)),
             )
-        return load_ytvis_json(folder / "instances.json", folder / "JPEGImages")
+        return load_ytvis_json(folder / "instances.json", folder / "JPEGImages", strict=False)
 
 
 def _split_folder(level: str, split: str) -> Path:

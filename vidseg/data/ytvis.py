@@ -38,10 +38,10 @@ class JsonFile:
     hint: str = ""
 
     def __call__(self) -> Records:
-        """Gives the records.
+        """Gives the records; those without all their frames are told in ``Records.damaged``.
 
         Raises:
-            DataError: if the file or the frames are missing, or the file is broken.
+            DataError: if the file or all frames are missing, or the file is broken.
         """
         self.require()
         path = dataset_root() / self.json_file
@@ -52,7 +52,7 @@ class JsonFile:
             root = find_image_root(path, content)
         is_coco = "images" in content and "videos" not in content
         load = load_coco_json if is_coco else load_ytvis_json
-        return load(path, root, content=content)
+        return load(path, root, content=content, strict=False)
 
     def require(self) -> None:
         """Checks that the file is there and, if its place is known, the folder of the frames.
@@ -67,7 +67,11 @@ class JsonFile:
 
 
 def load_ytvis_json(
-    json_file: str | Path, image_root: str | Path, *, content: dict[str, Any] | None = None
+    json_file: str | Path,
+    image_root: str | Path,
+    *,
+    content: dict[str, Any] | None = None,
+    strict: bool = True,
 ) -> Records:
     """Reads and checks a YouTube-VIS file.
 
@@ -75,6 +79,7 @@ def load_ytvis_json(
         json_file: the file.
         image_root: folder that ``file_names`` are relative to.
         content: the parsed file, if the caller has it already.
+        strict: see ``instance_json.load_records``.
 
     Returns:
         One record per video, by ascending id: ``file_names`` (with the folder), ``height``,
@@ -86,7 +91,7 @@ def load_ytvis_json(
         DataError: if the file is missing or broken; names the file, the item and the key.
     """
     form = Form("video", "frames", _read_video, _read_parts)
-    return load_records(form, json_file, image_root, content)
+    return load_records(form, json_file, image_root, content, strict=strict)
 
 
 def find_image_root(json_file: Path, content: dict[str, Any]) -> Path:
