@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from vidseg.data.samplers import DrawPlan, draw_rng, shard
+from vidseg.data.samplers import DrawPlan, draw_rng, share_by_length
 
 
 def test_a_fresh_plan_gives_the_same_draws_at_any_step() -> None:
@@ -55,8 +55,17 @@ def test_draw_generators_differ() -> None:
     assert len(values) == 8
 
 
-@pytest.mark.parametrize(("length", "world"), [(10, 3), (2, 4), (0, 2), (6, 1)])
-def test_shards_cover_everything_in_order(length: int, world: int) -> None:
-    parts = [shard(length, rank, world) for rank in range(world)]
-    assert [index for part in parts for index in part] == list(range(length))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+@pytest.mark.parametrize("lengths", [[], [4], [5, 5, 5, 5], [1, 90, 30, 2, 31, 28, 3, 3]])
+def test_shares_are_even_and_each_item_is_in_one(lengths: list[int], world: int) -> None:
+    shares = [share_by_length(lengths, rank, world) for rank in range(world)]
+    assert sorted(item for share in shares for item in share) == list(range(len(lengths)))
+    assert all(share == sorted(share) for share in shares)
+    loads = [sum(lengths[item] for item in share) for share in shares]
+    assert max(loads) - min(loads) <= max(lengths, default=0)
+
+
+def test_long_items_do_not_wait_for_short_ones() -> None:
+    lengths = [1, 90, 30, 2, 31, 28, 3, 3]
+    # 94 frames each, where halves of the list would have 123 and 65.
+    assert [share_by_length(lengths, rank, 2) for rank in range(2)] == [[2, 3, 4, 5, 6], [0, 1, 7]]

@@ -8,6 +8,7 @@ Shapes: T frames, N instances, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from vidseg.structures import ClipInstances
 
 from .augmentation import ClipAugmentation, ClipPlan, sample_frames
 from .catalog import Record
+from .frame_stream import FrameStream
 from .transforms import (
     Resize,
     Transform,
@@ -44,7 +46,7 @@ Sample = dict[str, Any]
 DATASET_MAPPER_REGISTRY: Registry[Any] = Registry("DATASET_MAPPER")
 """Mappers by DATASETS.DATASET_TYPE: ``from_config(cfg, *, is_train, category_map)`` gives the
 arguments of a class whose objects are called as ``mapper(record, rng)`` and return a sample or
-``None``."""
+``None``. A class may define ``stream`` (see ``ClipMapper``) for long test videos."""
 
 _VIRTUAL_LENGTH = (16, 48)  # of the video that an image pretends to be
 
@@ -147,12 +149,31 @@ class ClipMapper:
         )
         return self._train_sample(record, indices, rng, self.augmentation)
 
+    def stream(self, record: Record, pool: Executor | None, ahead: int) -> Sample:
+        """Makes the sample of a test video whose ``frames`` are a ``FrameStream``.
+
+        Args:
+            record: see ``catalog.Record``.
+            pool: threads that decode; see ``FrameStream``.
+            ahead: how many frames in advance.
+        """
+        size = self._test_size(record)
+        indices = list(range(record["length"]))
+        shape = (len(indices), 3, *size)
+
+        def read(index: int) -> Tensor:
+            return load_frames(record, [index], size=size)[0]
+
+        return _sample(record, indices, FrameStream(read, shape, pool=pool, ahead=ahead))
+
     def _test_sample(self, record: Record) -> Sample:
         indices = list(range(record["length"]))
-        size = shortest_edge_size(
+        return _sample(record, indices, load_frames(record, indices, size=self._test_size(record)))
+
+    def _test_size(self, record: Record) -> tuple[int, int]:
+        return shortest_edge_size(
             record["height"], record["width"], self.test_size, self.max_test_size
         )
-        return _sample(record, indices, load_frames(record, indices, size=size))
 
     def _train_sample(
         self,
@@ -358,7 +379,7 @@ def _instances(masks: np.ndarray, labels: Sequence[int]) -> ClipInstances:
     )
 
 
-def _sample(record: Record, indices: Sequence[int], frames: Tensor) -> Sample:
+def _sample(record: Record, indices: Sequence[int], frames: Tensor | FrameStream) -> Sample:
     return {
         "frames": frames,
         "height": record["height"],

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -23,8 +23,9 @@ from vidseg.errors import ConfigError, DataError
 from .catalog import DatasetCatalog, Record, Records
 from .categories import category_map
 from .clip_mapper import Sample, build_mapper
-from .samplers import Draw, DrawPlan, shard
+from .samplers import Draw, DrawPlan, share_by_length
 from .sources import ClipSource, Failure, PackedRecords, Source, VideoSource
+from .streamed_videos import StreamedVideos
 
 __all__ = ["SampleLoader", "build_test_loader", "build_train_loader", "check_num_classes"]
 
@@ -41,6 +42,8 @@ class SampleLoader:
         num_batches: length of the loader, -1 if it is endless.
         prefetch: batches that each worker prepares in advance.
         start_method: of the workers; the platform's default if left out.
+        on_failure: is told the item and the error of data that cannot be read, which are then left
+            out; without it the error is raised.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class SampleLoader:
         num_batches: int = -1,
         prefetch: int = 2,
         start_method: str | None = None,
+        on_failure: Callable[[Any, DataError], None] | None = None,
     ) -> None:
         self.source = source
         self.batches = batches
@@ -59,6 +63,7 @@ class SampleLoader:
         self.num_batches = num_batches
         self.prefetch = prefetch
         self.start_method = start_method
+        self.on_failure = on_failure
 
     def __len__(self) -> int:
         """Number of batches.
@@ -89,15 +94,22 @@ class SampleLoader:
         loaded = iter(loader)
         try:
             for items in self.batches():
-                batch = self._next(loaded, items)
-                for outcome in batch:
-                    if isinstance(outcome, Failure):
-                        _logger.debug("%s", outcome.trace)
-                        raise outcome.error
-                yield batch
+                outcomes = zip(items, self._next(loaded, items), strict=True)
+                batch = [sample for item, sample in outcomes if not self._failed(item, sample)]
+                if batch:
+                    yield batch
         finally:
             # Ends the workers now; left to a traceback or the garbage collector it takes seconds.
             del loaded
+
+    def _failed(self, item: Any, outcome: Sample | Failure) -> bool:
+        if not isinstance(outcome, Failure):
+            return False
+        _logger.debug("%s", outcome.trace)
+        if self.on_failure is None or not isinstance(outcome.error, DataError):
+            raise outcome.error
+        self.on_failure(item, outcome.error)
+        return True
 
     def _next(self, loaded: Iterator[Any], items: list[Any]) -> list[Any]:
         try:
@@ -172,32 +184,57 @@ def build_train_loader(
 
 
 def build_test_loader(
-    cfg: Any, name: str, *, rank: int | None = None, world_size: int | None = None
-) -> SampleLoader:
+    cfg: Any,
+    name: str,
+    *,
+    rank: int | None = None,
+    world_size: int | None = None,
+    finished: Collection[Any] = (),
+    on_damaged: Callable[[Any, str], None] | None = None,
+    streamed: bool = False,
+) -> SampleLoader | StreamedVideos:
     """Builds the loader of one of DATASETS.TEST: one whole video per batch, in order.
 
     Args:
         cfg: the config.
         name: of the data set, or path of a json file.
-        rank: of this process, which gets a consecutive part; asked from torch.distributed if left
-            out.
+        rank: of this process, which gets videos of about as many frames as the others; asked from
+            torch.distributed if left out.
         world_size: number of processes; likewise.
+        finished: ids of videos that are left out; the same for all ranks.
+        on_damaged: is told the id of every video that cannot be read, and why; such videos are left
+            out. Without it any of them is an error.
+        streamed: whether ``frames`` may be a ``FrameStream``, which holds a few frames of a video.
 
     Raises:
         DataError: if the data set is missing or broken.
     """
     rank, world_size = _rank(rank, world_size)
-    records = DatasetCatalog.get(name)
-    mapper = build_mapper(cfg, _test_kind(cfg, name), is_train=False)
-    part = shard(len(records), rank, world_size)
+    records = DatasetCatalog.get(name) if on_damaged is None else DatasetCatalog.read(name)
+    due = [i for i, record in enumerate(records) if record["video_id"] not in finished]
+    share = share_by_length([records[i]["length"] for i in due], rank, world_size)
+    part = [due[i] for i in share]
+
+    def report(item: int, error: DataError) -> None:
+        if on_damaged is not None:
+            on_damaged(records[item]["video_id"], str(error))
+
+    on_failure = None if on_damaged is None else report
+    mapper = build_mapper(cfg, test_mapper_kind(cfg, name), is_train=False)
+    source = VideoSource(records, mapper, records.damaged)
+    # An inherited method would bypass what a derived mapper does to test samples.
+    if streamed and "stream" in vars(type(mapper)):
+        threads = _num_workers(cfg)
+        return StreamedVideos(source, part, num_threads=threads, on_failure=on_failure)
     # One worker reads the next video while the model is busy; more would only hold more videos.
     fits = max((_video_bytes(records[i]) for i in part), default=0) * 3 < _shared_memory()
     return SampleLoader(
-        VideoSource(records, mapper),
+        source,
         lambda: ([index] for index in part),
         num_workers=min(_num_workers(cfg), 1) if fits else 0,
         num_batches=len(part),
         prefetch=1,
+        on_failure=on_failure,
     )
 
 
@@ -262,7 +299,8 @@ def _as_long(
     return list(values)
 
 
-def _test_kind(cfg: Any, name: str) -> str:
+def test_mapper_kind(cfg: Any, name: str) -> str:
+    """Gives the mapper of a test data set, of DATASETS.DATASET_TYPE_TEST."""
     names = [DatasetCatalog.resolve(known) for known in cfg.DATASETS.TEST]
     resolved = DatasetCatalog.resolve(name)
     if resolved not in names:

@@ -7,12 +7,13 @@ same batches among them.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Draw", "DrawPlan", "draw_rng", "shard"]
+__all__ = ["Draw", "DrawPlan", "draw_rng", "share_by_length"]
 
 _BLOCK = 4096  # steps whose data sets are drawn at once
 
@@ -112,8 +113,27 @@ def draw_rng(seed: int, number: int, attempt: int = 0) -> np.random.Generator:
     return np.random.default_rng((_SAMPLE, seed, number, attempt))
 
 
-def shard(length: int, rank: int, world_size: int) -> range:
-    """Gives the consecutive part of ``range(length)`` that a rank handles; sizes differ by one."""
-    share, rest = divmod(length, world_size)
-    start = rank * share + min(rank, rest)
-    return range(start, start + share + (rank < rest))
+def share_by_length(lengths: Sequence[int], rank: int, world_size: int) -> list[int]:
+    """Gives the items that a rank handles, so that all ranks have about the same work.
+
+    The longest items are dealt out first, each to the rank with the least work so far (Graham,
+    "Bounds on multiprocessing timing anomalies", 1969). Every item goes to one rank.
+
+    Args:
+        lengths: work of every item.
+        rank: whose items.
+        world_size: number of ranks.
+
+    Returns:
+        Numbers of items, ascending.
+    """
+    # Of equal loads the highest rank's comes first: rank 0 has the results to write besides.
+    loads = [(0, -number) for number in range(world_size)]
+    heapq.heapify(loads)
+    mine = []
+    for item in sorted(range(len(lengths)), key=lambda item: -lengths[item]):
+        load, least = heapq.heappop(loads)
+        heapq.heappush(loads, (load + lengths[item], least))
+        if least == -rank:
+            mine.append(item)
+    return sorted(mine)

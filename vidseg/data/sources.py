@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import pickle
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,16 +121,39 @@ class VideoSource(Source):
     Args:
         records: of the data set.
         mapper: in test mode.
+        damaged: what is known to be wrong with a record, by ``video_id``.
     """
 
-    def __init__(self, records: Sequence[Record], mapper: Any) -> None:
+    def __init__(
+        self, records: Sequence[Record], mapper: Any, damaged: Mapping[Any, str] | None = None
+    ) -> None:
         self.pool = PackedRecords(records)
         self.mapper = mapper
+        self.damaged = dict(damaged or {})
 
     def make(self, item: int) -> Sample:
-        """Gives a whole video."""
-        sample: Sample = self.mapper(self.pool[item], draw_rng(0, item))
+        """Gives a whole video.
+
+        Raises:
+            DataError: if it is damaged.
+        """
+        sample: Sample = self.mapper(self._sound(item), draw_rng(0, item))
         return sample
+
+    def open(self, item: int, pool: Executor | None, ahead: int) -> Sample:
+        """Gives a video that is decoded when its frames are needed; see ``ClipMapper.stream``.
+
+        Raises:
+            DataError: if it is known to be damaged.
+        """
+        sample: Sample = self.mapper.stream(self._sound(item), pool, ahead)
+        return sample
+
+    def _sound(self, item: int) -> Record:
+        record = self.pool[item]
+        if record["video_id"] in self.damaged:
+            raise DataError(self.damaged[record["video_id"]])
+        return record
 
     def describe(self, item: int) -> str:
         """Names the video."""

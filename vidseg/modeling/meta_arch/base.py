@@ -44,6 +44,9 @@ class SegmenterBase(nn.Module):
         ConfigError: for an unknown channel order or a window without frames.
     """
 
+    streams_frames = True
+    """In eval, ``sample["frames"]`` may be anything that has ``split`` into windows."""
+
     pixel_mean: Tensor
     pixel_std: Tensor
 
