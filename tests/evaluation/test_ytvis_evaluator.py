@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from vidseg import rle
-from vidseg.errors import UserError
+from vidseg.errors import DataError, UserError
 from vidseg.evaluation import (
     EVALUATOR_REGISTRY,
     YTVISEvaluator,
@@ -145,6 +145,16 @@ def test_classes_that_the_data_set_lacks_are_dropped(
     assert caplog.text.count("9 predicted tracks were dropped: boxes has 4 classes") == 1
     assert "MODEL.SEM_SEG_HEAD.NUM_CLASSES" in caplog.text
     np.testing.assert_equal(metrics, plain)
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_scores_that_are_no_numbers_are_the_videos_fault(tmp_path: Path, score: float) -> None:
+    evaluator = YTVISEvaluator(make_gt(), tmp_path)
+    prediction = predict(1)
+    prediction.scores[1] = score
+    with pytest.raises(DataError, match="a track of video 2 a score that is no number"):
+        evaluator.process([{"video_id": 2}], [prediction])
+    assert not evaluator.results
 
 
 def test_missing_videos_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,7 @@ __all__ = [
     "Evaluator",
     "Metrics",
     "build_evaluator",
+    "collect_on_main",
     "gather_on_main",
     "run_on_main",
 ]
@@ -29,6 +30,8 @@ T = TypeVar("T")
 Metrics = dict[str, dict[str, float]]
 """``{task: {metric: value}}``; AP, HOTA, J&F, F1 and accuracy are percent."""
 
+_VIDEOS_AT_ONCE = 16
+
 EVALUATOR_REGISTRY: Registry[type[Evaluator]] = Registry("EVALUATOR")
 """Evaluators by the name that the metadata of a data set gives.
 
@@ -37,10 +40,20 @@ Called as ``cls(**cls.from_config(cfg, metadata, output_dir))``; must return an 
 
 
 class Evaluator(ABC):
-    """Collects predictions sample by sample and scores them at the end.
+    """Collects predictions video by video and scores them at the end.
 
-    Subclasses are registered in ``EVALUATOR_REGISTRY`` and offer ``from_config``.
+    Subclasses are registered in ``EVALUATOR_REGISTRY`` and offer ``from_config``, ``encode`` and
+    ``score``. What ``encode`` gives is all that is kept of a video, so an evaluation that was
+    stopped goes on with the videos that are not finished, and ranks share the work. A subclass that
+    does its own bookkeeping overrides ``reset``, ``process`` and ``evaluate`` instead; when its
+    evaluation was stopped, it starts anew.
+
+    Attributes:
+        results: what was encoded, by video id; whoever runs the evaluation may put another mapping
+            here after ``reset``, such as a ``ResultStore``.
     """
+
+    results: MutableMapping[Any, Any]
 
     @classmethod
     @abstractmethod
@@ -53,25 +66,68 @@ class Evaluator(ABC):
             output_dir: folder for the files of this evaluation.
         """
 
-    @abstractmethod
+    def encode(self, sample: dict[str, Any], prediction: Any) -> Any:
+        """Gives what has to be kept of a prediction, as plain json.
+
+        Args:
+            sample: as it was given to the model.
+            prediction: what the model returned for it.
+
+        Raises:
+            DataError: if the prediction cannot be scored.
+        """
+        raise NotImplementedError
+
+    def score(self, results: Mapping[Any, Any]) -> Metrics:
+        """Writes files and gives the metrics; called on rank 0 alone.
+
+        Args:
+            results: what ``encode`` gave, by video id, in ascending order of ids. A value is read
+                from disk whenever it is asked for. Videos that could not be predicted are missing.
+        """
+        raise NotImplementedError
+
     def reset(self) -> None:
         """Forgets all predictions."""
+        self.results = {}
 
-    @abstractmethod
     def process(self, samples: Sequence[dict[str, Any]], predictions: Sequence[Any]) -> None:
-        """Takes the predictions of some samples.
+        """Takes the predictions of some samples; of a video that comes twice, the first counts.
 
         Args:
             samples: as they were given to the model.
             predictions: what the model returned, one per sample.
         """
+        for sample, prediction in zip(samples, predictions, strict=True):
+            if sample["video_id"] not in self.results:
+                self.results[sample["video_id"]] = self.encode(sample, prediction)
 
-    @abstractmethod
     def evaluate(self) -> Metrics:
         """Gathers the predictions of all ranks, writes files and gives the metrics on every rank.
 
         All ranks must call it. A task without any ground truth has no metrics.
         """
+        collect_on_main(self.results)
+        return run_on_main(lambda: self.score(_Ascending(self.results)))
+
+
+class _Ascending(Mapping[Any, Any]):
+    """Shows a mapping in the order of its keys."""
+
+    def __init__(self, content: Mapping[Any, Any]) -> None:
+        self._content = content
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._content[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(sorted(self._content, key=lambda key: (isinstance(key, str), key)))
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._content
 
 
 def build_evaluator(
@@ -97,6 +153,35 @@ def build_evaluator(
         )
     evaluator = EVALUATOR_REGISTRY.get(metadata.evaluator)
     return evaluator(**evaluator.from_config(cfg, metadata, Path(output_dir)))
+
+
+def collect_on_main(results: MutableMapping[Any, Any]) -> None:
+    """Brings to rank 0 the results that it lacks, a few videos at a time.
+
+    Ranks that write to the same disk have nothing to send.
+
+    Args:
+        results: of this rank; that of rank 0 is completed.
+    """
+    distributed = _distributed()
+    if distributed is None:
+        return
+    holdings = gather_on_main(list(results))
+
+    def missing() -> list[list[Any]]:
+        seen = set(results)
+        wanted: list[list[Any]] = []
+        for held in holdings:
+            wanted.append([key for key in held if key not in seen])
+            seen.update(held)
+        return wanted
+
+    wanted = run_on_main(missing)
+    mine = wanted[distributed.get_rank()]
+    for start in range(0, max(map(len, wanted)), _VIDEOS_AT_ONCE):
+        keys = mine[start : start + _VIDEOS_AT_ONCE]
+        for part in gather_on_main({key: results[key] for key in keys}):
+            results.update(part)
 
 
 def gather_on_main(part: T) -> list[T]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidseg.errors import DataError
 from vidseg.files import read_json
 
-from .base import EVALUATOR_REGISTRY, Evaluator, Metrics, gather_on_main, run_on_main
+from .base import EVALUATOR_REGISTRY, Evaluator, Metrics
 from .report import (
     format_scores,
     percent_metrics,
@@ -50,8 +50,8 @@ class YTVISEvaluator(Evaluator):
 
     Note:
         Tracks of classes that the data set does not have are dropped, and counted in a warning.
-        A video that several ranks predicted, because a sampler padded its share, counts once: the
-        official evaluator would take the second copy for false positives.
+        A video that several ranks predicted counts once: the official evaluator would take the
+        second copy for false positives.
     """
 
     def __init__(
@@ -66,8 +66,7 @@ class YTVISEvaluator(Evaluator):
         self._output_dir = Path(output_dir)
         self._category_ids = list(category_ids)
         self._dataset_name = dataset_name
-        self._records: dict[Any, list[dict[str, Any]]] = {}  # by video id
-        self._num_dropped = 0
+        self.reset()
 
     @classmethod
     def from_config(cls, cfg: CfgNode, metadata: Metadata, output_dir: Path) -> dict[str, Any]:
@@ -79,67 +78,59 @@ class YTVISEvaluator(Evaluator):
             "dataset_name": metadata.name,
         }
 
-    def reset(self) -> None:
-        """Forgets all predictions."""
-        self._records = {}
-        self._num_dropped = 0
+    def encode(self, sample: dict[str, Any], prediction: VideoInstances) -> dict[str, Any]:
+        """Gives the tracks of a video as records of the results file; masks stay RLE.
 
-    def process(
-        self, samples: Sequence[dict[str, Any]], predictions: Sequence[VideoInstances]
-    ) -> None:
-        """Keeps the tracks of some videos as json records; masks stay RLE."""
-        if not self._category_ids:
-            self._category_ids = sorted(one["id"] for one in self._annotations()["categories"])
-        for sample, prediction in zip(samples, predictions, strict=True):
-            video_id = sample["video_id"]
-            unknown = prediction.labels >= len(self._category_ids)
-            if unknown.any():
-                self._num_dropped += int(unknown.sum())
-                prediction = prediction[~unknown]
-            records = prediction.to_results(video_id, self._category_ids)
-            self._records.setdefault(video_id, records)
+        Raises:
+            DataError: if a score is no number.
+        """
+        category_ids = self._ids()
+        video_id = sample["video_id"]
+        if not prediction.scores.isfinite().all():
+            raise DataError(f"the model gave a track of video {video_id} a score that is no number")
+        unknown = prediction.labels >= len(category_ids)
+        num_dropped = int(unknown.sum())
+        known = prediction[~unknown] if num_dropped else prediction
+        tracks = known.to_results(video_id, category_ids)
+        return {"tracks": tracks, "num_dropped": num_dropped}
 
-    def evaluate(self) -> Metrics:
-        """Writes the files and gives ``{"segm": {name: percent}}`` with AP per class, everywhere.
+    def score(self, results: Mapping[Any, Any]) -> Metrics:
+        """Writes the files and gives ``{"segm": {name: percent}}`` with AP per class.
 
         Undefined values are nan. A split without annotations gives ``{"segm": {}}``.
         """
-        parts = gather_on_main(self._records)
-        num_dropped = sum(gather_on_main(self._num_dropped))
-        return run_on_main(lambda: self._evaluate(parts, num_dropped))
+        path = self._output_dir / "results.json"
+        num_dropped = 0
 
-    def _evaluate(
-        self, parts: Sequence[Mapping[Any, list[dict[str, Any]]]], num_dropped: int
-    ) -> Metrics:
-        by_video: dict[Any, list[dict[str, Any]]] = {}
-        for part in parts:
-            for video_id, tracks in part.items():
-                by_video.setdefault(video_id, tracks)
-        records = [track for tracks in by_video.values() for track in tracks]
-        results = self._output_dir / "results.json"
-        write_results(results, records)
-        write_zip(results.with_suffix(".zip"), results)
+        def tracks() -> Iterator[dict[str, Any]]:
+            nonlocal num_dropped
+            for result in results.values():
+                num_dropped += result["num_dropped"]
+                yield from result["tracks"]
+
+        write_results(path, tracks())
+        write_zip(path.with_suffix(".zip"), path)
         gt = self._annotations()
-        self._report_missing(gt, by_video)
+        self._report_missing(gt, results)
         if num_dropped:
             logger.warning(
                 "%d predicted tracks were dropped: %s has %d classes and the model more, see "
                 "MODEL.SEM_SEG_HEAD.NUM_CLASSES",
                 num_dropped,
                 self._dataset_name,
-                len(self._category_ids),
+                len(self._ids()),
             )
         if not gt.get("annotations"):
             logger.warning(
                 "%s has no annotations, so there is nothing to score against; "
                 "send %s to the evaluation server of the data set",
                 self._dataset_name,
-                results.with_suffix(".zip"),
+                path.with_suffix(".zip"),
             )
             return {TASK: {}}
         occlusion = all("occlusion" in annotation for annotation in gt["annotations"])
-        scores = score_ytvis(gt, records, occlusion=occlusion)
-        logger.info("%s: %d videos\n%s", self._dataset_name, len(by_video), format_scores(scores))
+        scores = score_ytvis(gt, list(tracks()), occlusion=occlusion)
+        logger.info("%s: %d videos\n%s", self._dataset_name, len(results), format_scores(scores))
         metrics = percent_metrics(scores)
         write_metrics(
             self._output_dir / "metrics.json",
@@ -147,6 +138,11 @@ class YTVISEvaluator(Evaluator):
         )
         write_per_class(self._output_dir / "per_class.csv", scores)
         return {TASK: metrics}
+
+    def _ids(self) -> list[int]:
+        if not self._category_ids:
+            self._category_ids = sorted(one["id"] for one in self._annotations()["categories"])
+        return self._category_ids
 
     def _annotations(self) -> Mapping[str, Any]:
         """Gives the loaded annotation file."""
@@ -156,8 +152,8 @@ class YTVISEvaluator(Evaluator):
             raise DataError(f"{self._dataset_name} names no annotation file (json_file)")
         return read_json(Path(self._gt), what="annotation file")
 
-    def _report_missing(self, gt: Mapping[str, Any], by_video: Mapping[Any, Any]) -> None:
-        missing = [one["id"] for one in gt.get("videos", ()) if one["id"] not in by_video]
+    def _report_missing(self, gt: Mapping[str, Any], results: Mapping[Any, Any]) -> None:
+        missing = [one["id"] for one in gt.get("videos", ()) if one["id"] not in results]
         if missing:
             logger.warning(
                 "%d of %d videos of %s were not predicted and count as empty: %s%s",
