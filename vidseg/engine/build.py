@@ -23,7 +23,7 @@ from vidseg.solver import build_clipper, build_optimizer, build_scheduler
 
 from .distributed import gather, is_main, world_size
 from .ema import EmaHook
-from .evaluate import evaluate_model, flatten
+from .evaluate import evaluate_model, flatten, forget_videos
 from .evaluation_hooks import BestHook, EvaluationHook
 from .hooks import CheckpointHook
 from .image_conventions import check_image_conventions
@@ -122,11 +122,6 @@ def build_trainer(cfg: CfgNode, model: nn.Module) -> Trainer:
     return trainer
 
 
-def stop_check(trainer: Trainer) -> Callable[[], None] | None:
-    """Gives what ends an evaluation on a signal; with several ranks they must finish together."""
-    return trainer.signals.raise_if_received if world_size() == 1 else None
-
-
 def scaled(cfg: CfgNode) -> CfgNode:
     """Fits batch, learning rate and schedule to the number of processes.
 
@@ -195,8 +190,10 @@ def _add_hooks(cfg: CfgNode, trainer: Trainer) -> None:
 
 
 def _evaluate_all(cfg: CfgNode, trainer: Trainer) -> dict[str, dict[str, float]]:
-    check = stop_check(trainer)
-    return {
+    check = trainer.signals.raise_if_received
+    metrics = {
         name: flatten(evaluate_model(cfg, trainer.model, name, cfg.OUTPUT_DIR, before_video=check))
         for name in cfg.DATASETS.TEST
     }
+    forget_videos(cfg.OUTPUT_DIR, metrics)
+    return metrics

@@ -3,30 +3,51 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from vidseg.errors import UserError
+from vidseg.errors import DataError, UserError
+from vidseg.evaluation import ResultStore
+from vidseg.evaluation.base import run_on_main
+from vidseg.files import read_json, write_atomically
 
-from .distributed import is_main
+from .distributed import barrier, gather, is_main, rank, world_size
+from .fingerprint import take_fingerprint
 from .precision import Precision
+from .run_dir import describe_differences, locked
+from .signals import Interrupted
 
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
+    from vidseg.evaluation import Evaluator
 
-__all__ = ["check_expected", "evaluate_model", "flatten", "format_table", "inference_dir"]
+__all__ = [
+    "check_expected",
+    "check_whole",
+    "evaluate_model",
+    "flatten",
+    "forget_videos",
+    "format_table",
+    "inference_dir",
+    "is_incomplete",
+]
 
 logger = logging.getLogger(__name__)
 
 _LOG_SECONDS = 30.0
+_VIDEOS = "videos"  # folder of what is kept of each video until the evaluation is complete
+_DAMAGED = "damaged.json"
+_NUM_DAMAGED = "damaged/videos"  # flat name of a metric
 _HEADLINE = ("AP", "AP50", "AP75", "AR1", "AR10")
 
 
@@ -40,33 +61,95 @@ def evaluate_model(
 ) -> dict[str, dict[str, float]]:
     """Runs the model over a data set and scores its predictions.
 
+    Ranks share the videos. What is predicted for a video is on disk at once, in ``videos/``: an
+    evaluation that was stopped, by whatever, goes on where it was if weights, config, data set and
+    code are the same, with any number of ranks. ``forget_videos`` removes these files.
+
+    A video that cannot be read, or for which the model raises a ``DataError``, is left out and
+    counts as one without predictions. Such videos are listed in ``damaged.json``, and their number
+    is the metric ``damaged/videos``, which is there only if there are any.
+
     Args:
         cfg: of the run; decides loader, evaluator and precision.
         model: put into eval mode for the time of the evaluation.
         dataset_name: of the catalog, or the path of a json file.
         output_dir: run directory; files go to ``inference/<data set>/`` below it.
-        before_video: called before every video; may raise to end the evaluation.
+        before_video: called before every video; may raise ``Interrupted`` to end the evaluation.
 
     Returns:
         ``{task: {metric: value}}``, the same on every rank; a task without ground truth is empty.
+
+    Raises:
+        Interrupted: on every rank, if any was stopped.
+        UserError: if data set or evaluator are unknown, or another process evaluates here.
     """
-    from vidseg.data import build_test_loader
     from vidseg.evaluation import build_evaluator
 
     directory = inference_dir(output_dir, dataset_name)
-    directory.mkdir(parents=True, exist_ok=True)
-    evaluator = build_evaluator(cfg, dataset_name, directory)
-    evaluator.reset()
-    loader = build_test_loader(cfg, dataset_name)
-    precision = Precision.from_config(cfg, next(model.parameters()).device)
-    with _evaluating(model), torch.no_grad():
-        for samples in _progress(loader, dataset_name):
-            if before_video is not None:
-                before_video()
-            with precision.autocast():
-                predictions = model(samples)
-            evaluator.process(samples, predictions)
-    return evaluator.evaluate()
+    with contextlib.ExitStack() as stack:
+        run_on_main(lambda: _enter(stack, locked(directory)))
+        evaluator = build_evaluator(cfg, dataset_name, directory)
+        evaluator.reset()
+        store = ResultStore(directory / _VIDEOS)
+        evaluator.results = store
+        finished = _open(store, cfg, model, dataset_name)
+        damaged: dict[Any, str] = {}
+        stop: Interrupted | None = None
+        try:
+            _predict(cfg, model, dataset_name, evaluator, finished, damaged, before_video)
+        except Interrupted as error:
+            stop = error
+        # A rank that left alone would leave the others waiting.
+        codes = gather(stop.exit_code if stop else 0)
+        if any(codes):
+            raise stop or Interrupted(max(codes) - 128)
+        results = evaluator.evaluate()
+        damaged = {key: reason for part in gather(damaged) for key, reason in part.items()}
+        if damaged:
+            results = {**results, "damaged": {"videos": float(len(damaged))}}
+        run_on_main(lambda: _report_damaged(directory, dataset_name, damaged))
+    return results
+
+
+def forget_videos(output_dir: str | Path, metrics: Mapping[str, Mapping[str, float]]) -> None:
+    """Removes what evaluations have kept to be continued, once their metrics are safe.
+
+    Those with damaged videos keep it: when the videos are repaired, only they have to be run.
+
+    Args:
+        output_dir: run directory.
+        metrics: data set to flat metrics.
+    """
+    for name, flat in metrics.items():
+        if not is_incomplete(flat):
+            ResultStore(inference_dir(output_dir, name) / _VIDEOS).clear()
+
+
+def is_incomplete(flat: Mapping[str, float]) -> bool:
+    """Tells of flat metrics whether videos were left out because they are damaged."""
+    return flat.get(_NUM_DAMAGED, 0) > 0
+
+
+def check_whole(output_dir: str | Path, metrics: Mapping[str, Mapping[str, float]]) -> None:
+    """Fails if videos of any data set were left out.
+
+    Args:
+        output_dir: run directory.
+        metrics: data set to flat metrics.
+
+    Raises:
+        DataError: if so.
+    """
+    found = [
+        f"{flat[_NUM_DAMAGED]:.0f} of {name} (see {inference_dir(output_dir, name) / _DAMAGED})"
+        for name, flat in metrics.items()
+        if is_incomplete(flat)
+    ]
+    if found:
+        raise DataError(
+            f"damaged videos count as videos without predictions: {', '.join(found)}; once they "
+            "are repaired, the same command runs them alone"
+        )
 
 
 def inference_dir(output_dir: str | Path, dataset_name: str) -> Path:
@@ -141,6 +224,98 @@ def _columns(rows: Sequence[Mapping[str, float]]) -> list[str]:
 
 def _cell(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.2f}"
+
+
+def _enter(stack: contextlib.ExitStack, context: AbstractContextManager[None]) -> None:
+    stack.enter_context(context)
+
+
+def _open(store: ResultStore, cfg: CfgNode, model: nn.Module, name: str) -> set[Any]:
+    """Opens the store of every rank; gives the ids of videos that any of them has finished."""
+    fingerprint = run_on_main(lambda: take_fingerprint(cfg, model, name))
+    num_removed, changed = run_on_main(lambda: store.open(fingerprint))
+    # One by one: on a shared disk the others find what the first of them has made.
+    for turn in range(1, world_size()):
+        if turn == rank():
+            store.open(fingerprint)
+        barrier()
+    finished = {key for held in gather(list(store)) for key in held}
+    if num_removed:
+        logger.warning(
+            "%s: starting anew; %d videos of an evaluation that was not completed are dropped, "
+            "since then there changed: %s",
+            name,
+            num_removed,
+            describe_differences(tuple(changed)),
+        )
+    elif finished:
+        logger.info(
+            "%s: going on with an evaluation that was not completed: %d videos are finished "
+            "(remove %s to run them again)",
+            name,
+            len(finished),
+            store.directory,
+        )
+    return finished
+
+
+def _predict(
+    cfg: CfgNode,
+    model: nn.Module,
+    name: str,
+    evaluator: Evaluator,
+    finished: Collection[Any],
+    damaged: dict[Any, str],
+    before_video: Callable[[], None] | None,
+) -> None:
+    """Has this rank's videos predicted and kept; ``damaged`` gets the ids of bad ones."""
+    from vidseg.data import build_test_loader
+
+    def leave_out(video_id: Any, reason: str) -> None:
+        damaged[video_id] = reason
+        logger.warning("%s: video %s is left out: %s", name, video_id, reason)
+
+    loader = build_test_loader(
+        cfg,
+        name,
+        finished=finished,
+        on_damaged=leave_out,
+        streamed=getattr(model, "streams_frames", False),
+    )
+    precision = Precision.from_config(cfg, next(model.parameters()).device)
+    with _evaluating(model), torch.no_grad():
+        for samples in _progress(loader, name):
+            if before_video is not None:
+                before_video()
+            try:
+                with precision.autocast():
+                    predictions = model(samples)
+                evaluator.process(samples, predictions)
+            except DataError as error:
+                for sample in samples:
+                    leave_out(sample["video_id"], str(error))
+
+
+def _report_damaged(directory: Path, name: str, damaged: Mapping[Any, str]) -> None:
+    """Lists damaged videos in the log and on disk, and marks the metrics."""
+    path = directory / _DAMAGED
+    if not damaged:
+        path.unlink(missing_ok=True)
+        return
+    rows = {str(key): damaged[key] for key in sorted(damaged, key=str)}
+    content = json.dumps(rows, indent=2, ensure_ascii=False).encode()
+    write_atomically(path, lambda file: file.write(content))
+    metrics = directory / "metrics.json"
+    if metrics.is_file():
+        marked = {**read_json(metrics), _NUM_DAMAGED: len(damaged)}
+        text = json.dumps(marked, indent=2).encode()
+        write_atomically(metrics, lambda file: file.write(text))
+    logger.warning(
+        "%s: %d damaged videos count as videos without predictions\n%s",
+        name,
+        len(damaged),
+        "\n".join(f"  {key}: {reason}" for key, reason in rows.items()),
+    )
 
 
 @contextlib.contextmanager

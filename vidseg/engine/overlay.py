@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 def write_overlay(
     cfg: CfgNode, model: nn.Module, dataset_name: str, output_dir: str | Path
 ) -> Path | None:
-    """Draws the prediction for the first video of a data set.
+    """Draws the prediction for the first video of a data set that can be read.
 
     Args:
         cfg: of the run.
@@ -52,7 +52,16 @@ def _write(cfg: CfgNode, model: nn.Module, dataset_name: str, directory: Path) -
     from vidseg.structures import VideoInstances
     from vidseg.video.draw import save_overlay
 
-    samples = next(iter(build_test_loader(cfg, dataset_name, rank=0, world_size=1)), None)
+    loader = build_test_loader(
+        cfg,
+        dataset_name,
+        rank=0,
+        world_size=1,
+        on_damaged=lambda video_id, reason: None,  # the evaluation has told
+        streamed=getattr(model, "streams_frames", False),
+    )
+    videos = iter(loader)  # kept: it decodes the frames
+    samples = next(videos, None)
     if samples is None:
         return None
     precision = Precision.from_config(cfg, next(model.parameters()).device)

@@ -7,9 +7,9 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -114,7 +114,7 @@ def describe_data(cfg: CfgNode) -> str:
     lines = []
     for purpose, names in (("train", cfg.DATASETS.TRAIN), ("test", cfg.DATASETS.TEST)):
         for name in names:
-            records = DatasetCatalog.get(name)
+            records = DatasetCatalog.read(name) if purpose == "test" else DatasetCatalog.get(name)
             classes = DatasetCatalog.metadata(name).classes
             shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
             lines.append(
@@ -122,4 +122,10 @@ def describe_data(cfg: CfgNode) -> str:
             )
             if purpose == "test":
                 check_num_classes(cfg, name)
+                lines += _describe_damage(records.damaged)
     return "\n".join(lines)
+
+
+def _describe_damage(damaged: Mapping[Any, str]) -> list[str]:
+    """Gives a line on the videos that evaluations will have to leave out, if there are any."""
+    return [f"  {len(damaged)} of them damaged: {reason}" for reason in damaged.values()][:1]

@@ -23,7 +23,7 @@ from vidseg.files import make_folder, write_atomically
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
 
-__all__ = ["RunDirectory", "RunState", "locked"]
+__all__ = ["RunDirectory", "RunState", "describe_differences", "flat_config", "locked"]
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, ...]:
     """Compares two configs; a key that one of them lacks counts with its default."""
     old, new = _flat(old), _flat(new)
-    defaults = _flat(yaml.safe_load(get_cfg().dump()))
+    defaults = flat_config(get_cfg())
     found = []
     for key in sorted(old.keys() | new.keys()):
         before = old.get(key, defaults.get(key, new.get(key)))
@@ -185,6 +185,11 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, ...]:
         if key not in _HARMLESS and before != after:
             found.append(f"{key}: {before} -> {after}")
     return tuple(found)
+
+
+def flat_config(cfg: CfgNode) -> dict[str, Any]:
+    """Gives every value of a config by its full key, as plain json."""
+    return _flat(yaml.safe_load(cfg.dump()))
 
 
 def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

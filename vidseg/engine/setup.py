@@ -21,9 +21,17 @@ from vidseg.files import make_folder
 
 from .build import build_initial_model, build_trainer, configure_torch, resolve_seed, scaled
 from .chain import Stage
-from .distributed import barrier, is_main, local_rank, process_group, world_size
+from .distributed import barrier, is_main, local_rank, process_group
 from .ema import EmaHook
-from .evaluate import check_expected, evaluate_model, flatten, format_table
+from .evaluate import (
+    check_expected,
+    check_whole,
+    evaluate_model,
+    flatten,
+    forget_videos,
+    format_table,
+    is_incomplete,
+)
 from .evaluation_hooks import EvaluationHook
 from .host_memory import keep_freed_memory
 from .overlay import write_overlay
@@ -60,7 +68,8 @@ def run_stages(
         0, or 128 plus the number of the signal that stopped it.
 
     Raises:
-        UserError: if a run directory holds another run, or anything the user gave is wrong.
+        UserError: if a run directory holds another run, or anything the user gave is wrong; also
+            if damaged videos were left out of an evaluation, after everything else is done.
     """
     from vidseg.modeling import resolve_device
 
@@ -98,12 +107,16 @@ def _train_chain(stages: Sequence[Stage], *, resume: bool) -> None:
         make_folder(stage.output_dir, "OUTPUT_DIR")
     barrier()  # nobody writes before everybody has looked
     weights = ""
+    measured: list[tuple[Path, dict[str, dict[str, float]]]] = []
     for stage, state in zip(stages, states, strict=True):
         with _held(stage.output_dir), log_to(stage.output_dir):
-            _run_stage(stage, state, weights, is_last=stage is stages[-1])
+            metrics = _run_stage(stage, state, weights, is_last=stage is stages[-1])
             if stage is stages[-1]:
                 _report_chain(stages)
         weights = str(RunDirectory(stage.output_dir).checkpointer.final_path)
+        measured.append((stage.output_dir, metrics))
+    for output_dir, metrics in measured if is_main() else ():
+        check_whole(output_dir, metrics)
 
 
 def _check_states(stages: Sequence[Stage], states: Sequence[RunState], *, resume: bool) -> None:
@@ -163,8 +176,10 @@ def _naming(stage: Stage) -> Iterator[None]:
         raise
 
 
-def _run_stage(stage: Stage, state: RunState, weights: str, *, is_last: bool) -> None:
-    """Brings one stage to its end: trained and evaluated."""
+def _run_stage(
+    stage: Stage, state: RunState, weights: str, *, is_last: bool
+) -> dict[str, dict[str, float]]:
+    """Brings one stage to its end: trained and evaluated; gives its metrics by data set."""
     directory = RunDirectory(stage.output_dir)
     cfg = stage.cfg.clone()
     cfg.SEED = resolve_seed(cfg)
@@ -185,6 +200,8 @@ def _run_stage(stage: Stage, state: RunState, weights: str, *, is_last: bool) ->
         model = build_initial_model(cfg, weights)
         iteration = _train(stage, cfg, model)
     metrics = directory.metrics(iteration)
+    if state.trained >= 0:  # the videos may have been repaired since
+        metrics = {name: flat for name, flat in metrics.items() if not is_incomplete(flat)}
     missing = [name for name in cfg.DATASETS.TEST if name not in metrics]
     if missing or (is_last and cfg.DATASETS.TEST and not _overlays(stage)):
         model = model or build_initial_model(cfg, directory.checkpointer.final_path)
@@ -192,10 +209,13 @@ def _run_stage(stage: Stage, state: RunState, weights: str, *, is_last: bool) ->
             metrics[name] = _evaluate(cfg, model, name)
             if is_main():
                 directory.write_metrics(iteration, metrics)
+            forget_videos(cfg.OUTPUT_DIR, {name: metrics[name]})
         if is_last and is_main():
             write_overlay(cfg, model, cfg.DATASETS.TEST[0], stage.output_dir)
+    metrics = {name: metrics.get(name, {}) for name in cfg.DATASETS.TEST}
     if is_main():
-        check_expected(cfg, {name: metrics.get(name, {}) for name in cfg.DATASETS.TEST})
+        check_expected(cfg, metrics)
+    return metrics
 
 
 def _train(stage: Stage, cfg: Any, model: nn.Module) -> int:
@@ -291,19 +311,20 @@ def _evaluate_only(stage: Stage) -> None:
         logger.info(describe_environment(next(model.parameters()).device))
         logger.info(describe_model(cfg.MODEL.META_ARCHITECTURE, model))
         metrics = {name: _evaluate(cfg, model, name) for name in cfg.DATASETS.TEST}
+        forget_videos(cfg.OUTPUT_DIR, metrics)
         if is_main():
+            check_whole(cfg.OUTPUT_DIR, metrics)
             check_expected(cfg, metrics)
 
 
 def _evaluate(cfg: Any, model: nn.Module, dataset: str) -> dict[str, float]:
     """Evaluates on one data set; a signal ends it between two videos."""
     with StopSignals() as signals:
-        # Several ranks have to finish together, or they wait for each other for ever.
-        check = signals.raise_if_received if world_size() == 1 else None
+        check = signals.raise_if_received
         try:
             return flatten(evaluate_model(cfg, model, dataset, cfg.OUTPUT_DIR, before_video=check))
         except Interrupted:
-            logger.warning("evaluation on %s was stopped; the same command repeats it", dataset)
+            logger.warning("evaluation on %s was stopped; the same command goes on", dataset)
             raise
 
 

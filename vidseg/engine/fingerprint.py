@@ -1,0 +1,119 @@
+"""What the predictions for a data set depend on, in few bytes.
+
+Predictions that were made under one fingerprint may be mixed; under two they may not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+import vidseg
+
+from .run_dir import flat_config
+
+if TYPE_CHECKING:
+    from vidseg.config import CfgNode
+
+__all__ = ["take_fingerprint", "weights_digest"]
+
+# Keys, or beginnings of keys, that no prediction depends on: training, places of files (what the
+# files hold counts instead), and what bounds memory without changing a result.
+_WITHOUT_SAY = (
+    "CUDNN_BENCHMARK",
+    "DATALOADER.",
+    "DATASETS.",
+    "MODEL.BACKBONE.WEIGHTS",
+    "MODEL.DEVICE",
+    "MODEL.MASK_FORMER.TEST.WINDOW_SIZE",
+    "MODEL.WEIGHTS",
+    "OUTPUT_DIR",
+    "SEED",
+    "SOLVER.",
+    "TEST.",
+    "WRITERS",
+)
+_WITH_SAY = ("SOLVER.AMP.",)
+
+
+def take_fingerprint(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict[str, Any]:
+    """Collects what predictions depend on: weights, config, data set, device and versions.
+
+    The pixels of the frames are not looked at.
+
+    Args:
+        cfg: of the run.
+        model: with the weights to evaluate.
+        dataset_name: of the catalog, or the path of a json file.
+
+    Returns:
+        Values as plain json by a name for messages: a config key, or some words.
+    """
+    from vidseg.data import DatasetCatalog
+    from vidseg.data.loader import test_mapper_kind
+
+    metadata = DatasetCatalog.metadata(dataset_name)
+    config = {
+        key: value
+        for key, value in flat_config(cfg).items()
+        if key.startswith(_WITH_SAY) or not key.startswith(_WITHOUT_SAY)
+    }
+    return {
+        "the weights": weights_digest(model),
+        "the data set": _dataset_digest(dataset_name, metadata.json_file),
+        "the folder of the frames": metadata.image_root,
+        "the evaluator": [metadata.evaluator, list(metadata.category_ids)],
+        "the mapper": test_mapper_kind(cfg, dataset_name),
+        "the kind of device": next(model.parameters()).device.type,
+        "the code": _code_digest(model),
+        "the version of torch": torch.__version__,
+        **config,
+    }
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Hashes names, types, shapes and bytes of everything in a model's state (SHA-256)."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            digest.update(f"{name} {value!r};".encode())
+            continue
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        content = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(content.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _code_digest(model: nn.Module) -> str:
+    """Hashes the sources of vidseg, and of the folders that the parts of the model come from."""
+    files = set(Path(vidseg.__file__).parent.rglob("*.py"))
+    for kind in {type(module) for module in model.modules()}:
+        if kind.__module__.split(".")[0] == "torch":  # its version counts instead
+            continue
+        file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+        if file:
+            files.update(Path(file).parent.glob("*.py"))
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _dataset_digest(name: str, json_file: str) -> str:
+    from vidseg.data import DatasetCatalog
+
+    digest = hashlib.sha256()
+    if json_file and Path(json_file).is_file():
+        with open(json_file, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    else:
+        for record in DatasetCatalog.read(name):
+            digest.update(json.dumps(record, default=str, sort_keys=True).encode())
+    return digest.hexdigest()
