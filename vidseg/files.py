@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from vidseg.errors import DataError, UserError
 
-__all__ = ["Draft", "make_folder", "read_json", "write_atomically"]
+__all__ = [
+    "Draft",
+    "is_alive",
+    "is_out_of_space",
+    "make_folder",
+    "read_json",
+    "remove_stale_drafts",
+    "write_atomically",
+]
+
+_DRAFT = re.compile(r"\..+\.(\d+)\.tmp")
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Draft:
@@ -61,9 +74,48 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         with open(draft.path, "wb") as file:
             write(file)
         draft.publish()
-    except BaseException:
+    except BaseException as error:
         draft.discard()
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = str(path)  # no write names its file, and nobody knows the draft
         raise
+
+
+def remove_stale_drafts(folder: Path) -> list[Path]:
+    """Removes what processes that were killed while writing left in a folder and below.
+
+    Drafts of processes that are alive stay.
+
+    Args:
+        folder: to look through; may be absent.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    for path in sorted(folder.rglob(".*.tmp")):
+        match = _DRAFT.fullmatch(path.name)
+        if match and not is_alive(int(match.group(1))):
+            with contextlib.suppress(OSError):
+                path.unlink()
+                removed.append(path)
+    return removed
+
+
+def is_alive(pid: int) -> bool:
+    """Tells whether this machine runs a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def is_out_of_space(error: OSError) -> bool:
+    """Tells whether a write failed because of a full disk, a quota or a limit on file sizes."""
+    return error.errno in _NO_SPACE
 
 
 def make_folder(path: Path, what: str) -> None:

@@ -74,14 +74,20 @@ class Checkpointer:
             DataError: if there are checkpoints but all are damaged.
         """
         candidates = self._candidates()
+        faults: list[DataError] = []
         for path in candidates:
             try:
-                content = read_checkpoint(path)
+                content = read_checkpoint(path, is_own=True)
                 if not isinstance(content, dict) or "iteration" not in content:
                     raise DataError(f"{path} is no checkpoint of a run")
-                return path, content
             except DataError as error:
-                logger.warning("%s; trying the one before it", error)
+                faults.append(error)
+                continue
+            for fault in faults:
+                logger.warning("%s; going on from %s, the newest sound one", fault, path.name)
+            return path, content
+        for fault in faults:
+            logger.warning("%s", fault)
         if candidates:
             raise DataError(
                 f"all {len(candidates)} checkpoints in {self.directory} are damaged; "

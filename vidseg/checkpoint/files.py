@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,6 +14,8 @@ from vidseg.errors import DataError
 from vidseg.files import write_atomically
 
 __all__ = ["read_checkpoint", "require_file", "write_checkpoint"]
+
+logger = logging.getLogger(__name__)
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -24,7 +28,10 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     def save(file: BinaryIO) -> None:
         try:
             torch.save(content, file)
-        except RuntimeError as error:  # torch hides the ENOSPC of its writer in a RuntimeError
+        except RuntimeError as error:
+            # The end of torch's writer hides what a full disk told it.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
             raise OSError(f"{path}: {str(error).splitlines()[0]}") from error
 
     write_atomically(path, save)
@@ -42,15 +49,27 @@ def require_file(path: Path) -> None:
         raise DataError(f"weights file {path} does not exist")
 
 
-def read_checkpoint(path: Path) -> Any:
+def read_checkpoint(path: Path, *, is_own: bool = False) -> Any:
     """Reads a ``.pth``/``.pt`` file of tensors and plain containers onto the CPU.
+
+    Args:
+        path: of the file.
+        is_own: whether a run of ours wrote it. Its checksums are then right or it is damaged;
+            others may have switched them off in torch, so that only a warning is due.
 
     Raises:
         DataError: if the file is missing, damaged, or holds objects that would run code.
     """
     require_file(path)
     try:
+        part = _wrong_checksum(path)
+        if part and is_own:
+            raise DataError(f"{path} is damaged: the checksum of {part} is wrong")
+        if part:
+            logger.warning("%s may be damaged: the checksum of %s is wrong", path, part)
         return torch.load(path, map_location="cpu", weights_only=True)
+    except DataError:
+        raise
     except pickle.UnpicklingError as error:
         text = str(error)
         # An unknown operand is what stands in a file that is no pickle at all.
@@ -63,6 +82,14 @@ def read_checkpoint(path: Path) -> Any:
         raise DataError(f"{path} is damaged or no checkpoint") from error
     except Exception as error:  # a damaged file can raise nearly anything
         raise DataError(f"{path} is damaged or no checkpoint{_reason(error)}") from error
+
+
+def _wrong_checksum(path: Path) -> str | None:
+    """Names a part of a file whose content differs from what was written; torch does not look."""
+    if not zipfile.is_zipfile(path):  # written before torch 1.6
+        return None
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
 
 
 def _reason(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from vidseg.checkpoint import Checkpointer
 from vidseg.checkpoint.files import read_checkpoint
 from vidseg.config import get_cfg
 from vidseg.errors import DataError, UserError
-from vidseg.files import make_folder, write_atomically
+from vidseg.files import make_folder, remove_stale_drafts, write_atomically
 
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
@@ -73,7 +73,10 @@ class RunDirectory:
         exists = config.is_file() or self.checkpointer.has_checkpoint()
         differences: tuple[str, ...] = ()
         if config.is_file():
-            differences = _differences(_read_config(config), yaml.safe_load(cfg.dump()))
+            stored = _read_config(config)
+            differences = (f"{CONFIG_NAME} is damaged",)
+            if stored:
+                differences = _differences(stored, yaml.safe_load(cfg.dump()))
         return RunState(exists, self._trained(cfg), differences)
 
     def write_config(self, cfg: CfgNode) -> None:
@@ -113,7 +116,7 @@ class RunDirectory:
         if not self.checkpointer.final_path.is_file():
             return -1
         try:
-            final = read_checkpoint(self.checkpointer.final_path)
+            final = read_checkpoint(self.checkpointer.final_path, is_own=True)
             iteration = int(final["iteration"])
             complete = iteration >= cfg.SOLVER.MAX_ITER or final["stop_reason"] == "patience"
         except (DataError, KeyError, TypeError, ValueError) as error:
@@ -148,6 +151,7 @@ def locked(path: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
+        remove_stale_drafts(path)
         yield
 
 
@@ -168,10 +172,12 @@ def describe_differences(differences: tuple[str, ...]) -> str:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
+    """Reads a stored config; empty if it is damaged."""
     try:
-        return yaml.safe_load(path.read_text()) or {}
+        content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vidseg import plugins as plugin_finder
-from vidseg.errors import ConfigError, UserError
+from vidseg.errors import ConfigError, DataError, UserError
 from vidseg.files import make_folder
 
 from .build import build_initial_model, build_trainer, configure_torch, resolve_seed, scaled
@@ -267,7 +267,12 @@ def _restore(directory: RunDirectory, trainer: Trainer) -> None:
         logger.info("training from iteration 0 to %d", trainer.max_iter)
         return
     path, state = found
-    trainer.load_state_dict(state)
+    try:
+        trainer.load_state_dict(state)
+    except DataError as error:
+        raise DataError(
+            f"{path}: {error}; choose another OUTPUT_DIR or remove {directory.path}"
+        ) from error
     logger.info("resuming from %s: iteration %d to %d", path, trainer.iteration, trainer.max_iter)
 
 
