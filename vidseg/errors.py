@@ -7,6 +7,7 @@ raised where the cause is known and shown, without a traceback, by ``run_command
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -15,6 +16,18 @@ from typing import NoReturn
 __all__ = ["ConfigError", "DataError", "UserError", "nearest", "run_command"]
 
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, what shells report
+
+# What the machine refuses, whatever the code does, and the way out.
+_MACHINE = {
+    errno.ENOSPC: "make room and give the same command again",
+    errno.EDQUOT: "make room and give the same command again",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f) and give the command again",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EACCES: "choose a folder that you may use, or change its permissions",
+    errno.EPERM: "choose a folder that you may use, or change its permissions",
+    errno.EIO: "look at the disk or choose a folder on another one",
+    errno.EMFILE: "raise the limit on open files (ulimit -n) and give the command again",
+}
 
 
 class UserError(Exception):
@@ -54,8 +67,9 @@ def nearest(name: str, choices: Iterable[str], n: int = 3) -> list[str]:
 def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
     """Runs the ``main`` of a command line and exits with its code.
 
-    A ``UserError`` is printed as one line on stderr and ends with the error's exit code; an
-    interrupt ends with 130; a closed output pipe ends quietly; anything else keeps its traceback.
+    A ``UserError`` is printed as one line on stderr and ends with the error's exit code; so does
+    what the machine refuses, such as a full disk, with 1; an interrupt ends with 130; a closed
+    output pipe ends quietly; anything else keeps its traceback.
 
     Args:
         main: takes the arguments without the program name, returns an exit code or None for 0.
@@ -72,5 +86,11 @@ def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
     except BrokenPipeError:
         # A reader such as `head` closed the pipe: silence the flush at interpreter exit as well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        if error.errno not in _MACHINE:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror}; {_MACHINE[error.errno]}", file=sys.stderr)
         code = 1
     sys.exit(code)

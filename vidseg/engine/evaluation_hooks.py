@@ -123,10 +123,7 @@ class BestHook(Hook):
         # Stable: of equal values the earlier stays ahead.
         ranking = sorted([*self.ranking, (value, trainer.iteration)], key=lambda entry: -entry[0])
         self.ranking, dropped = ranking[: self.num_kept], ranking[self.num_kept :]
-        if is_main():
-            if (value, trainer.iteration) in self.ranking:
-                content = {"model": trainer.model.state_dict(), "iteration": trainer.iteration}
-                self.checkpointer.save(_best_name(trainer.iteration), content)
+        if is_main() and self._is_kept(trainer, (value, trainer.iteration) in self.ranking):
             for _, iteration in dropped:
                 (self.checkpointer.directory / _best_name(iteration)).unlink(missing_ok=True)
         if is_best:
@@ -134,6 +131,23 @@ class BestHook(Hook):
         if self.patience and self.num_worse >= self.patience:
             logger.info("%s has not improved in %d evaluations", self.metric, self.num_worse)
             trainer.stop_reason = "patience"
+
+    def _is_kept(self, trainer: Trainer, is_among_best: bool) -> bool:
+        """Saves the weights if they are to be kept; False if the disk has no room for them."""
+        if not is_among_best:
+            return True
+        content = {"model": trainer.model.state_dict(), "iteration": trainer.iteration}
+        try:
+            self.checkpointer.save(_best_name(trainer.iteration), content)
+        except OSError as error:
+            logger.error(
+                "the weights of iteration %d, among the best so far, could not be written (%s); "
+                "the run goes on, earlier ones stay",
+                trainer.iteration,
+                error,
+            )
+            return False
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         """Gives the ranking."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import logging
 import re
 import sys
@@ -39,6 +40,7 @@ class LogHook(Hook):
         self.period = max(1, period)
         self.open_writers = open_writers
         self.writers: Sequence[Writer] = ()
+        self._failing: set[Writer] = set()
 
     def before_train(self, trainer: Trainer) -> None:
         """Opens the writers."""
@@ -57,13 +59,27 @@ class LogHook(Hook):
     def after_train(self, trainer: Trainer) -> None:
         """Closes the writers."""
         for writer in self.writers:
-            writer.close()
+            self._attempt(writer, writer.close)
         self.writers = ()
 
     def write(self, iteration: int, scalars: dict[str, float]) -> None:
-        """Passes scalars of any origin to the writers."""
+        """Passes scalars of any origin to the writers; a full disk does not end the run."""
         for writer in self.writers:
-            writer.write(iteration, scalars)
+            self._attempt(writer, functools.partial(writer.write, iteration, scalars))
+
+    def _attempt(self, writer: Writer, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except OSError as error:
+            if writer not in self._failing:
+                logger.error(
+                    "%s cannot write (%s); the run goes on and tries again with every line",
+                    type(writer).__name__,
+                    error,
+                )
+            self._failing.add(writer)
+        else:
+            self._failing.discard(writer)
 
 
 class ProgressBarHook(Hook):

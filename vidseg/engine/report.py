@@ -43,7 +43,27 @@ class _Formatter(logging.Formatter):
         return super().format(record)
 
 
-class _ConsoleHandler(logging.StreamHandler):  # type: ignore[type-arg]
+class _TellsOnce(logging.Handler):
+    """Says once that lines cannot be written, e.g. on a full disk, and lets the run go on."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told and not isinstance(error, BrokenPipeError):
+            self._told = True
+            place = getattr(self, "baseFilename", "standard output")
+            with contextlib.suppress(OSError):
+                print(f"error: {place}: {error.strerror}; the run goes on", file=sys.stderr)
+
+
+class _LogFileHandler(_TellsOnce, logging.FileHandler):
+    """Writes ``log.txt``."""
+
+
+class _ConsoleHandler(_TellsOnce, logging.StreamHandler):  # type: ignore[type-arg]
     """Writes lines above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -70,7 +90,7 @@ def log_to(directory: Path | None) -> Iterator[None]:
     if directory is not None:
         make_folder(directory, "OUTPUT_DIR")
         name = "log.txt" if rank() == 0 else f"log.rank{rank()}.txt"
-        handlers.append(logging.FileHandler(directory / name, delay=rank() > 0, encoding="utf-8"))
+        handlers.append(_LogFileHandler(directory / name, delay=rank() > 0, encoding="utf-8"))
     log = logging.getLogger(vidseg.__name__)
     level = log.level
     log.setLevel(logging.INFO if rank() == 0 else logging.WARNING)
@@ -83,7 +103,8 @@ def log_to(directory: Path | None) -> Iterator[None]:
         log.setLevel(level)
         for handler in handlers:
             log.removeHandler(handler)
-            handler.close()
+            with contextlib.suppress(OSError):  # told before, by the line that was not written
+                handler.close()
 
 
 def describe_environment(device: torch.device) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from vidseg.errors import ConfigError, nearest
 from vidseg.files import write_atomically
@@ -34,6 +35,8 @@ class Writer(Protocol):
 class JsonLinesWriter:
     """Writes one JSON object per line to ``metrics.jsonl``.
 
+    Lines that a full disk refuses are kept and written with the next one; no half line stays.
+
     Args:
         directory: the run directory.
         start: iteration the run starts at; later lines of an interrupted run are dropped.
@@ -42,22 +45,37 @@ class JsonLinesWriter:
     def __init__(self, directory: Path, start: int) -> None:
         self.path = directory / "metrics.jsonl"
         _drop_later_lines(self.path, start)
-        self._file: IO[str] | None = None
+        self._unwritten = b""
 
     def write(self, iteration: int, scalars: Mapping[str, float]) -> None:
-        """Appends a line."""
-        if self._file is None:
-            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
+        """Appends a line.
+
+        Raises:
+            OSError: if it cannot be written now.
+        """
         # JSON knows no nan.
         values = {name: v if math.isfinite(v) else None for name, v in scalars.items()}
-        self._file.write(json.dumps({"iteration": iteration, **values}) + "\n")
-        self._file.flush()
+        self._unwritten += json.dumps({"iteration": iteration, **values}).encode() + b"\n"
+        self.close()
 
     def close(self) -> None:
-        """Closes the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Writes what is left.
+
+        Raises:
+            OSError: if that is not possible.
+        """
+        if not self._unwritten:
+            return
+        with open(self.path, "ab", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            rest = memoryview(self._unwritten)
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(size)
+                raise
+        self._unwritten = b""
 
 
 class TensorBoardWriter:
