@@ -157,7 +157,7 @@ def test_death_of_a_worker_is_told(cfg) -> None:
     loader = build_train_loader(cfg)
     loader.num_workers = 1
     loader.source.mappers[0] = _Suicidal()
-    with pytest.raises(DataError, match=r"process died while video .*lower DATALOADER.NUM_WORK"):
+    with pytest.raises(DataError, match=r"process died: video .*lower DATALOADER.NUM_WORK"):
         next(iter(loader))
 
 

@@ -31,6 +31,9 @@ __all__ = ["SampleLoader", "build_test_loader", "build_train_loader", "check_num
 
 _logger = logging.getLogger(__name__)
 
+# After which a loader process that gives nothing counts as hung, e.g. on a network disk.
+_PATIENCE_SECONDS = 1200
+
 
 class SampleLoader:
     """Gives batches, made in worker processes or in this one.
@@ -79,7 +82,7 @@ class SampleLoader:
         """Gives the batches from the start.
 
         Raises:
-            DataError: if a sample cannot be made (names the file) or a worker process died.
+            DataError: if a sample cannot be made (names the file) or a worker died or hangs.
         """
         parallel = self.num_workers > 0
         loader: DataLoader[Any] = DataLoader(
@@ -90,6 +93,7 @@ class SampleLoader:
             worker_init_fn=_init_worker,
             prefetch_factor=self.prefetch if parallel else None,
             multiprocessing_context=self.start_method if parallel else None,
+            timeout=_PATIENCE_SECONDS if parallel else 0,
         )
         loaded = iter(loader)
         try:
@@ -115,15 +119,21 @@ class SampleLoader:
         try:
             batch: list[Any] = next(loaded)
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            fate = "died"
+            if "DataLoader timed out" in str(error):
+                fate = "hangs"
+                # Asking it to end, as torch does, has no effect on a process that hangs.
+                for worker in getattr(loaded, "_workers", ()):
+                    worker.kill()
+            elif "DataLoader worker" not in str(error):
                 raise
-            raise DataError(self._death_message(items, str(error))) from None
+            raise DataError(self._death_message(items, fate, str(error))) from None
         return batch
 
-    def _death_message(self, items: list[Any], reason: str) -> str:
+    def _death_message(self, items: list[Any], fate: str, reason: str) -> str:
         places = "; ".join(sorted({self.source.describe(item) for item in items}))
         return (
-            f"a data loader process died while {places} was due ({reason.splitlines()[0]}); "
+            f"a data loader process {fate}: {places} was due ({reason.splitlines()[0]}); "
             f"if memory ran out, lower DATALOADER.NUM_WORKERS (now {self.num_workers})"
         )
 

@@ -28,7 +28,7 @@ Sample = dict[str, Any]
 
 _MAX_LOADER_RESTARTS = 3
 # torch's own words and those of vidseg.data; neither has a type for it.
-_WORKER_DIED = ("DataLoader worker", "data loader process died")
+_WORKER_DIED = ("DataLoader worker", "a data loader process")
 
 
 class TrainingError(UserError):
@@ -62,11 +62,12 @@ def stream_batches(
             last = iteration
             if restarts > _MAX_LOADER_RESTARTS:
                 raise TrainingError(
-                    f"data loader workers keep dying at iteration {iteration} (out of memory?); "
-                    "lower DATALOADER.NUM_WORKERS and give the command again"
+                    f"data loader workers keep dying or hanging at iteration {iteration} (out of "
+                    "memory?); lower DATALOADER.NUM_WORKERS and give the command again"
                 ) from error
             logger.warning(
-                "a data loader worker died at iteration %d (out of memory?); starting it again",
+                "a data loader worker died or hung at iteration %d (out of memory?); starting it "
+                "again",
                 iteration,
             )
 

@@ -100,6 +100,8 @@ class Trainer:
 
         Raises:
             TrainingError: if the losses stay non-finite.
+            DataError: if a sample cannot be made. The hooks have then been told that training ends,
+                so that the run can go on from there once the file is mended.
         """
         with self.signals:
             try:
@@ -108,8 +110,10 @@ class Trainer:
                 self._loop()
             except Interrupted:
                 self.stop_reason = "signal"
-            for hook in self.hooks:
-                hook.after_train(self)
+            except DataError:
+                self._finish()
+                raise
+            self._finish()
 
     def raise_if_stopped(self) -> None:
         """Ends training before a long pause if any rank was asked to stop.
@@ -137,7 +141,7 @@ class Trainer:
         """Takes over a saved state; hooks must already be in ``self.hooks``.
 
         Raises:
-            DataError: if it belongs to another model.
+            DataError: if it belongs to another model or lacks a part.
         """
         try:
             self.model.load_state_dict(state["model"])
@@ -145,14 +149,21 @@ class Trainer:
         except (KeyError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise DataError(f"the checkpoint belongs to another model: {reason}") from error
-        self.iteration = int(state["iteration"])
-        self.seed = int(state["seed"])
-        self.precision.load_state_dict(state["precision"])
-        self.scalars.load_state_dict(state["scalars"])
-        self.num_nan_steps = int(state["num_nan_steps"])
+        try:
+            self.iteration = int(state["iteration"])
+            self.seed = int(state["seed"])
+            self.precision.load_state_dict(state["precision"])
+            self.scalars.load_state_dict(state["scalars"])
+            self.num_nan_steps = int(state["num_nan_steps"])
+            for hook in self.hooks:
+                if hook.name in state["hooks"]:
+                    hook.load_state_dict(state["hooks"][hook.name])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"the checkpoint is not one of this trainer: {error!r}") from error
+
+    def _finish(self) -> None:
         for hook in self.hooks:
-            if hook.name in state["hooks"]:
-                hook.load_state_dict(state["hooks"][hook.name])
+            hook.after_train(self)
 
     def _loop(self) -> None:
         batches = stream_batches(self.make_loader, lambda: self.iteration)
