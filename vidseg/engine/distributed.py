@@ -7,6 +7,7 @@ elastic launcher called from inside.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import signal
 import sys
@@ -17,9 +18,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from vidseg.errors import ConfigError
+from vidseg.errors import ConfigError, UserError
 
 __all__ = [
+    "PeerError",
     "agree",
     "barrier",
     "is_launched",
@@ -30,6 +32,17 @@ __all__ = [
     "rank",
     "world_size",
 ]
+
+
+# Of a collective operation. Longer than any stage in which one process works for all, such as the
+# scoring of a large data set; a process that hangs ends the run after it.
+_TIMEOUT = datetime.timedelta(minutes=30)
+
+
+class PeerError(UserError):
+    """Reports that another process of the run is gone, or cannot be met."""
+
+    exit_code = 1
 
 
 def is_launched() -> bool:
@@ -83,14 +96,31 @@ def process_group(device: torch.device) -> Iterator[None]:
 
     Args:
         device: decides the backend: NCCL on CUDA, gloo elsewhere.
+
+    Raises:
+        PeerError: if the processes cannot meet, or one dies or hangs while others wait for it.
     """
     if not is_launched() or dist.is_initialized() or int(os.environ["WORLD_SIZE"]) == 1:
         yield
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, **_rendezvous())
+    try:
+        dist.init_process_group(backend, timeout=_TIMEOUT, **_rendezvous())
+    except dist.DistError as error:
+        place = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+        raise PeerError(
+            f"the processes of the run cannot meet at {place} ({_first_line(error)}); choose "
+            "another port, e.g. by torchrun --master-port"
+        ) from error
     try:
         yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise PeerError(
+            f"process {rank()} lost another process of the run, whose own message says why "
+            f"({_first_line(error)}); the same command goes on from the last checkpoint"
+        ) from error
     finally:
         dist.destroy_process_group()
 
@@ -148,6 +178,10 @@ def _rendezvous() -> dict[str, Any]:
         "rank": int(environment["RANK"]),
         "world_size": int(environment["WORLD_SIZE"]),
     }
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:160]
 
 
 def _check_devices(num_processes: int) -> None:
