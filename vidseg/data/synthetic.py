@@ -24,6 +24,8 @@ import numpy as np
 from PIL import Image
 
 from vidseg import rle
+from vidseg.errors import DataError
+from vidseg.files import is_alive
 
 from .catalog import DatasetCatalog
 from .shapes_scene import CLASSES, LEVELS, Scene, random_scene, render_frame
@@ -32,6 +34,7 @@ from .ytvis import load_ytvis_json
 __all__ = ["cache_root", "generate_split", "register_shapes_vis"]
 
 _VERSION = 3
+_JSON_NAME = "instances.json"
 _HEIGHT, _WIDTH = 96, 128
 _MIN_VISIBLE_PIXELS = 12
 _OCCLUSION_LEVELS = ((0.95, "no_occlusion"), (0.5, "slight_occlusion"), (0.0, "severe_occlusion"))
@@ -67,7 +70,7 @@ def register_shapes_vis() -> None:
                 classes=list(CLASSES),
                 evaluator="ytvis",
                 root=str(folder),
-                json_file=str(folder / "instances.json"),
+                json_file=str(folder / _JSON_NAME),
                 image_root=str(folder / "JPEGImages"),
             )
 
@@ -92,7 +95,7 @@ def generate_split(
     """Writes ``instances.json`` and ``JPEGImages/`` of one split below ``folder``.
 
     The folder appears as a whole or not at all, so that an interrupted or a second, simultaneous
-    run does no harm.
+    run does no harm; what killed runs left beside it is removed.
 
     Args:
         folder: where to; what is there already stays.
@@ -104,7 +107,8 @@ def generate_split(
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    _remove_stale_drafts(folder)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-{os.getpid()}-", dir=folder.parent))
     try:
         content = _empty_json()
         for number in range(num_videos):
@@ -118,7 +122,7 @@ def generate_split(
                 colour_is_class=colour_is_class,
             )
             _add_video(content, scene, video_id=number + 1, image_root=draft / "JPEGImages")
-        (draft / "instances.json").write_text(json.dumps(content))
+        (draft / _JSON_NAME).write_text(json.dumps(content))
         draft.chmod(0o755)
         if not folder.exists():
             draft.rename(folder)
@@ -135,7 +139,12 @@ class _Loader:
 
     def __call__(self) -> list[dict[str, Any]]:
         folder = _split_folder(self.level, self.split)
-        if not (folder / "instances.json").exists():
+        if folder.exists() and not (folder / _JSON_NAME).exists():
+            raise DataError(
+                f"{folder} holds a part of shapes_vis_{self.level}_{self.split} only, without "
+                f"{_JSON_NAME}; remove it to have it generated again"
+            )
+        if not folder.exists():
             size = _SPLITS[self.split]
             _logger.info("generating shapes_vis_%s_%s in %s", self.level, self.split, folder)
             generate_split(
@@ -146,7 +155,18 @@ class _Loader:
                 length=size.length,
                 colour_is_class=_COLOUR_IS_CLASS.get((self.level, self.split)),
             )
-        return load_ytvis_json(folder / "instances.json", folder / "JPEGImages", strict=False)
+        try:
+            return load_ytvis_json(folder / _JSON_NAME, folder / "JPEGImages", strict=False)
+        except DataError as error:
+            raise DataError(f"{error}; remove {folder} to have it generated again") from error
+
+
+def _remove_stale_drafts(folder: Path) -> None:
+    """Removes what processes that were killed while generating left beside a folder."""
+    for path in folder.parent.glob(f".{folder.name}-*-*"):
+        pid = path.name.split("-")[-2]
+        if pid.isdigit() and not is_alive(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _split_folder(level: str, split: str) -> Path:
