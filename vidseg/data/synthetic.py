@@ -11,6 +11,7 @@ them.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -188,7 +189,10 @@ def _add_video(
     for frame in range(scene.length):
         image, masks, full_areas = render_frame(scene, frame)
         file_names.append(f"{name}/{frame:05d}.jpg")
-        Image.fromarray(image).save(image_root / file_names[-1], quality=95)
+        picture = io.BytesIO()
+        Image.fromarray(image).save(picture, format="JPEG", quality=95)
+        # Not left to Pillow, which does not notice that a full disk took a part of it only.
+        (image_root / file_names[-1]).write_bytes(picture.getbuffer())
         for track, mask, full_area in zip(tracks, masks, full_areas, strict=True):
             _add_mask(track, frame, mask, int(full_area))
     for track in tracks:

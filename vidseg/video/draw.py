@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from vidseg import rle
 from vidseg.errors import DataError
 
-from .images import IMAGE_SUFFIXES
+from .images import IMAGE_SUFFIXES, save_image
 from .io import VideoReader
 from .labels import Box, free_corner, make_plate
 from .writer import VideoWriter
@@ -262,9 +262,8 @@ def save_overlay(
             raise DataError(
                 f"{output} holds one picture, the result has {result.num_frames} frames"
             )
-        output.parent.mkdir(parents=True, exist_ok=True)
         _, _, image = next(frames)
-        Image.fromarray(image).save(output)
+        save_image(Image.fromarray(image), output)
         return output
     with_time = ((time, fps, image) for fps, time, image in frames)
     first = next(with_time, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidseg.errors import DataError
+from vidseg.files import write_atomically
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,6 +22,7 @@ __all__ = [
     "list_images",
     "load_image",
     "natural_key",
+    "save_image",
 ]
 
 IMAGE_SUFFIXES = frozenset(
@@ -108,3 +111,21 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):
         return (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)[:, :, None].repeat(3, 2)
     return np.array(image.convert("RGB"))
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """Writes a picture, with its folder; the suffix decides the format.
+
+    Raises:
+        DataError: if it cannot be written; a picture of that name is then untouched.
+    """
+    from PIL import Image
+
+    content = io.BytesIO()
+    # Pillow does not notice when a nearly full disk takes only a part of what it writes.
+    image.save(content, format=Image.registered_extensions()[path.suffix.lower()])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda file: file.write(content.getbuffer()))
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error

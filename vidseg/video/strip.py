@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vidseg import rle
 
 from .draw import Drawing, FramePainter, drawings, track_color
+from .images import save_image
 from .io import VideoReader
 from .labels import make_plate
 
@@ -65,10 +66,8 @@ def save_strips(
     chosen = {track: _evenly(sorted(frames), num_crops) for track, frames in rows.items()}
     crops = _cut(source, rows, chosen, crop_size)
     picture = _assemble(rows, chosen, crops, crop_size)
-    output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(output)
-    return output
+    save_image(picture, Path(output))
+    return Path(output)
 
 
 _Rows = dict[int, dict[int, Drawing]]  # track id -> frame index -> drawing
