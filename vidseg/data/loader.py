@@ -9,6 +9,8 @@ import logging
 import os
 import shutil
 import signal
+import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -32,7 +34,8 @@ __all__ = ["SampleLoader", "build_test_loader", "build_train_loader", "check_num
 _logger = logging.getLogger(__name__)
 
 # After which a loader process that gives nothing counts as hung, e.g. on a network disk.
-_PATIENCE_SECONDS = 1200
+_PATIENCE_SECONDS = 1200.0
+_LOOK_SECONDS = 5  # between two looks at loader processes that give nothing
 
 
 class SampleLoader:
@@ -93,9 +96,9 @@ class SampleLoader:
             worker_init_fn=_init_worker,
             prefetch_factor=self.prefetch if parallel else None,
             multiprocessing_context=self.start_method if parallel else None,
-            timeout=_PATIENCE_SECONDS if parallel else 0,
+            timeout=_LOOK_SECONDS if parallel else 0,
         )
-        loaded = iter(loader)
+        loaded = _start(loader)
         try:
             for items in self.batches():
                 outcomes = zip(items, self._next(loaded, items), strict=True)
@@ -116,24 +119,29 @@ class SampleLoader:
         return True
 
     def _next(self, loaded: Iterator[Any], items: list[Any]) -> list[Any]:
-        try:
-            batch: list[Any] = next(loaded)
-        except RuntimeError as error:
-            fate = "died"
-            if "DataLoader timed out" in str(error):
-                fate = "hangs"
-                # Asking it to end, as torch does, has no effect on a process that hangs.
-                for worker in getattr(loaded, "_workers", ()):
-                    worker.kill()
-            elif "DataLoader worker" not in str(error):
-                raise
-            raise DataError(self._death_message(items, fate, str(error))) from None
-        return batch
+        started = time.monotonic()
+        while True:
+            try:
+                batch: list[Any] = next(loaded)
+                return batch
+            except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
+                fate = "died"
+                if "DataLoader timed out" in str(error):
+                    if time.monotonic() - started < _PATIENCE_SECONDS:
+                        continue
+                    fate = "hangs"
+                    # Asking it to end, as torch does, has no effect on a process that hangs.
+                    for worker in getattr(loaded, "_workers", ()):
+                        worker.kill()
+                elif isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+                    raise
+                # The others come from fetching a batch that a worker made before its death.
+                raise DataError(self._death_message(items, fate, str(error))) from None
 
     def _death_message(self, items: list[Any], fate: str, reason: str) -> str:
         places = "; ".join(sorted({self.source.describe(item) for item in items}))
         return (
-            f"a data loader process {fate}: {places} was due ({reason.splitlines()[0]}); "
+            f"a data loader process {fate}: {places} was due ({reason.partition(chr(10))[0]}); "
             f"if memory ran out, lower DATALOADER.NUM_WORKERS (now {self.num_workers})"
         )
 
@@ -360,6 +368,20 @@ def _num_workers(cfg: Any) -> int:
     """Gives the wanted number of workers, at most one per processor that we may use."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(min(cfg.DATALOADER.NUM_WORKERS, available or 1), 0)
+
+
+def _start(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Starts the workers of a loader.
+
+    torch lets the death of a worker raise an error wherever this process happens to be, be it in
+    the middle of an optimiser step. Waiting for the batch that does not come shows it as well.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        return iter(loader)
+    handler = signal.getsignal(signal.SIGCHLD)
+    loaded = iter(loader)
+    signal.signal(signal.SIGCHLD, handler if handler is not None else signal.SIG_DFL)
+    return loaded
 
 
 def _init_worker(_: int) -> None:
