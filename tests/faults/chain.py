@@ -37,16 +37,14 @@ def make_data(folder: Path) -> Path:
 def command(data: Path, output: Path, *words: object, stage: str = "offline") -> list[str]:
     """Gives the command that trains the chain up to a stage."""
     config = ROOT / "projects" / "dvis_daq" / f"{stage}.yaml"
-    own = [
-        word
-        for word in _pairs(WORDS)
-        if ":" not in word[0] or word[0].split(":")[0] in _upto(stage)
-    ]
+    reached = STAGES[: STAGES.index(stage) + 1]
+    own: list[object] = []
+    for key, value in zip(WORDS[::2], WORDS[1::2], strict=True):
+        if ":" not in str(key) or str(key).partition(":")[0] in reached:
+            own += [key, value]
     sets = ("DATASETS.TRAIN", f"('{data}',)", "DATASETS.TEST", "()")
-    flat = [word for pair in own for word in pair]
-    return [
-        str(w) for w in (TOOL, "--config-file", config, *words, "OUTPUT_DIR", output, *sets, *flat)
-    ]
+    arguments = (TOOL, "--config-file", config, *words, "OUTPUT_DIR", output, *sets, *own)
+    return [str(word) for word in arguments]
 
 
 def run(words: list[str], *launcher: str) -> subprocess.CompletedProcess[str]:
@@ -73,11 +71,3 @@ def assert_same_weights(first: Path, second: Path) -> None:
     one, two = (read_checkpoint(folder / "model_final.pth")["model"] for folder in (first, second))
     assert one.keys() == two.keys()
     assert [name for name, value in one.items() if not torch.equal(value, two[name])] == []
-
-
-def _pairs(words: tuple[Any, ...]) -> list[tuple[Any, Any]]:
-    return list(zip(words[::2], words[1::2], strict=True))
-
-
-def _upto(stage: str) -> tuple[str, ...]:
-    return STAGES[: STAGES.index(stage) + 1]

@@ -81,7 +81,7 @@ def test_killed_five_times(tmp_path: Path) -> None:
         resume = ["--resume"] if number % 2 else []
         folder = folder_of(killed, stage)
         before = num_lines(folder)
-        wait = rng.uniform(0, 5 * step)
+        wait = rng.uniform(0, 3 * step)
         after = kill_in(command(data, killed, *resume), folder, before, wait)
         print(f"killed {wait:.3f} s after a step of {stage}, which had logged {after} steps")
     done = run(command(data, killed, "--resume"))
