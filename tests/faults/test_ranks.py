@@ -59,5 +59,6 @@ def test_killed_rank_starts_again(tmp_path: Path, rank: str) -> None:
     assert done.returncode == 0, done.stderr
     assert flag.with_name(f"flag{rank}").exists()
     assert "resuming from" in done.stdout
+    assert "lost another process of the run" in done.stderr
     assert chain.losses(killed) == chain.losses(whole)
     chain.assert_same_weights(killed, whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import torch
 from tests.faults.ground import (
     Ground,
     Outcome,
+    at_iteration,
     before_call,
     fault,
     kill_self,
@@ -51,6 +53,24 @@ def _worker(name: str, act: Callable[[], object], says: str = RESTARTED) -> None
 _worker("a loader process is killed", kill_self)
 _worker("a loader process exits", lambda: os._exit(3))
 _worker("a loader process hangs", lambda: time.sleep(600))
+
+
+@fault(
+    WORKERS,
+    "a loader process is killed while the model computes",
+    says=RESTARTED,
+    code=0,
+    survives=same_run,
+)
+def killed_in_a_step(ground: Ground) -> Outcome:
+    def kill() -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+        time.sleep(0.2)  # its end is noticed here, if anything tells of it
+
+    ground.patch.setattr(loader, "_LOOK_SECONDS", 0.5)
+    at_iteration(ground.patch, 3, kill)
+    return ground.train("DATALOADER.NUM_WORKERS", 1)
 
 
 @fault(
