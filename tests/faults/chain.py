@@ -18,9 +18,10 @@ ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "train_net.py"
 STAGES = ("segmenter", "online", "offline")
 MAX_ITER = 10
+PERIOD = 3  # of the checkpoints
 WORDS = (
     *("MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS", 1, "MODEL.MASK_FORMER.DEC_LAYERS", 2),
-    *("SOLVER.MAX_ITER", MAX_ITER, "SOLVER.IMS_PER_BATCH", 2, "SOLVER.CHECKPOINT_PERIOD", 3),
+    *("SOLVER.MAX_ITER", MAX_ITER, "SOLVER.IMS_PER_BATCH", 2, "SOLVER.CHECKPOINT_PERIOD", PERIOD),
     *("SOLVER.LOG_PERIOD", 1, "SOLVER.WARMUP_ITERS", 2, "INPUT.STEPS", "[5]"),
     *("online:INPUT.USING_FRAME_NUM", "[2, 3]", "online:INPUT.SAMPLING_FRAME_NUM", 3),
     *("offline:INPUT.USING_FRAME_NUM", "[2, 3]", "offline:INPUT.SAMPLING_FRAME_NUM", 3),
