@@ -21,14 +21,23 @@ from vidseg.data import DatasetCatalog
 CHECKOUT = Path(__file__).resolve().parents[1]
 README = CHECKOUT / "README.md"
 PAGES = [README, *(CHECKOUT / "projects").rglob("README.md"), CHECKOUT / "datasets" / "README.md"]
-COPIED = ("vidseg", "projects", "tools", "examples", "docs", "datasets", "pyproject.toml")
+COPIED = (
+    "vidseg",
+    "projects",
+    "benchmarks",
+    "tools",
+    "examples",
+    "docs",
+    "datasets",
+    "pyproject.toml",
+)
 # Enough to go through every line of a run, and no more.
 TINY = (
     "SOLVER.MAX_ITER 2 SOLVER.IMS_PER_BATCH 2 SOLVER.WARMUP_ITERS 1 SOLVER.LOG_PERIOD 1 "
     "INPUT.STEPS '[1]' DATALOADER.NUM_WORKERS 0 MODEL.DEVICE cpu"
 )
 
-_ROOTS = "vidseg|projects|tools|examples|docs|datasets|configs|tests"
+_ROOTS = "vidseg|projects|benchmarks|tools|examples|docs|datasets|configs|tests"
 _PATH = re.compile(rf"(?<![\w./~-])((?:{_ROOTS})/[\w./-]*[\w/])(?![\w<*/])")
 _KEY = re.compile(r"(?<![\w.$])((?:MODEL|INPUT|DATASETS|DATALOADER|SOLVER|TEST)(?:\.[A-Z0-9_]+)+)")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")

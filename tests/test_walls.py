@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+ROOTS = ("vidseg", "projects", "benchmarks", "tools")
 
 # Floor of each room; the decimals order the rooms of the lowest floor among themselves.
 FLOORS = {
@@ -32,6 +33,7 @@ FLOORS = {
     "projects": 3.0,
     "vidseg.engine": 4.0,
     "vidseg.predictor": 4.1,  # computes in the precision of the engine
+    "benchmarks": 4.5,  # runs everything beside its peers
     "tools": 5.0,
 }
 
@@ -55,7 +57,7 @@ def room_of(name: str) -> str:
         return ".".join(parts[:3])
     if parts[0] == "projects":
         return "vidseg." + ".".join(parts[:2])
-    return ".".join(parts[: 1 if parts[0] == "tools" else 2])
+    return ".".join(parts[: 1 if parts[0] in ("benchmarks", "tools") else 2])
 
 
 def floor_of(room: str) -> float:
@@ -83,12 +85,11 @@ def imports_of(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def own(name: str) -> bool:
-    return name.split(".")[0] in ("vidseg", "projects", "tools")
+    return name.split(".")[0] in ROOTS
 
 
 def python_files() -> list[Path]:
-    roots = ("vidseg", "projects", "tools")
-    return sorted(file for root in roots for file in (CHECKOUT / root).rglob("*.py"))
+    return sorted(file for root in ROOTS for file in (CHECKOUT / root).rglob("*.py"))
 
 
 @pytest.mark.parametrize("file", python_files(), ids=lambda f: str(f.relative_to(CHECKOUT)))
