@@ -91,44 +91,48 @@ class MSDeformAttn(nn.Module):
         """
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
         value = self.value_proj(memory).unflatten(-1, (heads, -1))  # (B, S, M, D)
-        offsets = self.sampling_offsets(query).unflatten(-1, (heads, levels, points, 2))
         logits = self.attention_weights(query).unflatten(-1, (heads, levels * points))
-        weights = logits.softmax(-1).unflatten(-1, (levels, points))  # (B, N, M, L, P)
+        weights = _softmax(logits).unflatten(-1, (levels, points))  # (B, N, M, L, P)
+        offsets = self.sampling_offsets(query).unflatten(-1, (heads, levels, points, 2))
         sizes = reference.new_tensor([[w, h] for h, w in level_sizes])  # (L, 2)
-        # grid_sample wants [-1, 1]; the factors 2 go here, where the tensors are smallest.
-        centre = (2 * reference - 1)[..., None, None, None, :]
-        grid = centre + offsets * (2 / sizes)[:, None]  # (B, N, M, L, P, 2)
-        out = sample_levels(value.to(grid.dtype), level_sizes, grid, weights.to(grid.dtype))
+        centre = reference[..., None, :] * sizes - 0.5  # (B or 1, N, L, 2), in cells
+        centre = centre[..., None, :, None, :].expand(*centre.shape[:-2], 1, levels, points, 2)
+        x, y = (o + c for o, c in zip(offsets.unbind(-1), centre.unbind(-1), strict=True))
+        out = sample_levels(value.to(x.dtype), level_sizes, x, y, weights.to(x.dtype))
         return self.output_proj(out.to(query.dtype))
 
 
 def sample_levels(
-    value: Tensor, level_sizes: Sequence[tuple[int, int]], grid: Tensor, weights: Tensor
+    value: Tensor, level_sizes: Sequence[tuple[int, int]], x: Tensor, y: Tensor, weights: Tensor
 ) -> Tensor:
     """Weighted sum of bilinear samples from several feature levels.
 
     Args:
         value: ``(B, S, M, D)``, the levels flattened row by row and joined.
         level_sizes: (height, width) of every level; the areas sum to S.
-        grid: ``(B, N, M, L, P, 2)``, places as (x, y) in [-1, 1] of the level's outer border;
-            outside reads zero.
+        x: ``(B, N, M, L, P)``, columns in cells of the level, 0 at the centre of the first; outside
+            of the level reads zero.
+        y: rows, likewise.
         weights: ``(B, N, M, L, P)``.
 
     Returns:
         ``(B, N, M * D)``.
 
     Note:
-        With gradients one ``grid_sample`` per level is the fastest on a CPU, forward and backward
-        together; without them the corners are summed as bags of rows.
+        On a CPU the corners of the samples are summed as bags of rows; that is differentiable once
+        only. Elsewhere, in other precisions and where the graph is recorded (``torch.compile``,
+        export) one ``grid_sample`` per level does the same.
     """
-    if _runs_on_the_spot(value, grid, weights):
-        return sample_by_bags(value, level_sizes, grid, weights)
-    batch, num, heads = grid.shape[:3]
+    if _runs_on_the_spot(value, x, y, weights):
+        return sample_by_bags(value, level_sizes, x, y, weights)
+    batch, num, heads = weights.shape[:3]
     levels = value.split([h * w for h, w in level_sizes], dim=1)
     total: Tensor | None = None
     for level, (tokens, (height, width)) in enumerate(zip(levels, level_sizes, strict=True)):
         image = tokens.permute(0, 2, 3, 1).reshape(batch * heads, -1, height, width)
-        places = grid[:, :, :, level].transpose(1, 2).flatten(0, 1)  # (B*M, N, P, 2)
+        # grid_sample counts from -1 to 1 between the outer borders.
+        axes = [(axis[:, :, :, level] + 0.5) * (2 / n) - 1 for axis, n in ((x, width), (y, height))]
+        places = torch.stack(axes, dim=-1).transpose(1, 2).flatten(0, 1)  # (B*M, N, P, 2)
         share = weights[:, :, :, level].transpose(1, 2).flatten(0, 1)  # (B*M, N, P)
         samples = F.grid_sample(image, places, mode="bilinear", align_corners=False)
         part = (samples * share[:, None]).sum(-1)  # (B*M, D, N)
@@ -139,12 +143,24 @@ def sample_levels(
 
 
 def _runs_on_the_spot(*tensors: Tensor) -> bool:
-    """Whether plain CPU numbers are wanted: no gradients, no tracing, no export."""
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return False
+    """Whether plain CPU numbers are at hand: no tracing, no export, a type the bags can take."""
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
         return False
-    return all(tensor.device.type == "cpu" for tensor in tensors)
+    # Half precision cannot count the cells of a level, and the bags have no gradients in it.
+    exact = (torch.float32, torch.float64)
+    return all(tensor.device.type == "cpu" and tensor.dtype in exact for tensor in tensors)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Softmax over the last dimension, in float32 or wider.
+
+    On a CPU torch's own goes through so short a dimension one entry at a time: six times slower.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if not _runs_on_the_spot(logits):
+        return logits.softmax(-1)
+    powers = (logits - logits.detach().amax(-1, keepdim=True)).exp()
+    return powers / powers.sum(-1, keepdim=True)
 
 
 def cell_centres(
