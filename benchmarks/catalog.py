@@ -13,6 +13,7 @@ __all__ = ["GROUPS", "groups", "select"]
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "dvis_daq": ("deformable", "frame_segmenter"),
+    "switches": ("switches",),
 }
 """The modules of this folder whose ``CASES`` make up each group."""
 

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
     from vidseg.config import CfgNode
 
-__all__ = ["CASES"]
+__all__ = ["CASES", "r50_config", "random_frames"]
 
 _CLASSES = 40
 
 
-def _config() -> CfgNode:
+def r50_config() -> CfgNode:
     """The published R50 sizes: 100 queries, 6 encoder and 9 decoder layers, 256 channels."""
     from vidseg.config import get_cfg
 
@@ -34,7 +34,8 @@ def _config() -> CfgNode:
     return cfg
 
 
-def _frames(height: int, width: int) -> Tensor:
+def random_frames(height: int, width: int) -> Tensor:
+    """Makes one frame, uint8 ``(1, 3, H, W)``."""
     import torch
 
     return torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8)
@@ -45,8 +46,8 @@ def _ours(height: int, width: int) -> Run:
 
     from vidseg.modeling import build_model
 
-    model: Any = build_model(_config()).eval()
-    frames = _frames(height, width)
+    model: Any = build_model(r50_config()).eval()
+    frames = random_frames(height, width)
 
     @torch.inference_mode()
     def run() -> object:
@@ -64,7 +65,7 @@ def _theirs(height: int, width: int) -> Run:
         backbone_config=ResNetConfig(out_features=stages), num_labels=_CLASSES
     )
     model = Mask2FormerForUniversalSegmentation(config).eval()
-    frames = _frames(height, width)
+    frames = random_frames(height, width)
 
     @torch.inference_mode()
     def run() -> object:

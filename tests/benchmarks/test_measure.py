@@ -106,6 +106,26 @@ def test_the_process_of_a_side_answers_in_json(capsys: pytest.CaptureFixture[str
     assert set(json.loads(capsys.readouterr().out)) == {"cpu", "peak"}
 
 
+@pytest.mark.parametrize("name", ["deformable_small", "channels_last_train", "bf16_train"])
+def test_our_side_runs(name: str) -> None:
+    (real,) = catalog.select([name])
+    assert measure.measure_call(measure.prepare(real.ours, warmups=0)).cpu > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["deformable_360", "frame_segmenter_384"])
+def test_both_sides_give_the_same_kind_of_result(name: str) -> None:
+    pytest.importorskip("transformers")
+    (real,) = catalog.select([name])
+    ours, theirs = (measure.prepare(side, warmups=0)() for side in (real.ours, real.theirs))
+    if name.startswith("deformable"):
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.shape == other.shape
+    else:
+        assert ours.masks.shape == theirs.masks_queries_logits.shape
+        assert ours.logits.shape == theirs.class_queries_logits.shape
+
+
 def test_names_pick_groups_and_cases() -> None:
     everything = [one.name for one in catalog.select([])]
     assert len(everything) == len(set(everything))

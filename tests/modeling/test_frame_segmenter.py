@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,6 +97,26 @@ def clip(frames: int, height: int, width: int, num: int = 2) -> dict[str, Any]:
         "video_id": 7,
         "instances": ClipInstances(masks, labels, present),
     }
+
+
+def test_channels_last_changes_the_layout_and_not_the_result(tmp_path: Path) -> None:
+    plain, last = small_model(), small_model(CHANNELS_LAST=True)
+    torch.save(plain.state_dict(), tmp_path / "weights.pth")
+    last.load_state_dict(torch.load(tmp_path / "weights.pth", weights_only=True))
+    features = last.eval().backbone(torch.randn(2, 3, 64, 64))
+    for feature in features.values():
+        assert feature.is_contiguous(memory_format=torch.channels_last)
+    frames = clip(2, 48, 64)["frames"]
+    with torch.no_grad():
+        found, want = (model.eval().segment(frames) for model in (last, plain))
+    torch.testing.assert_close(found.masks, want.masks, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.logits, want.logits, atol=1e-4, rtol=1e-4)
+    gradients = []
+    for model in (plain, last):
+        torch.manual_seed(1)
+        sum(model.train()([clip(2, 48, 64)]).values()).backward()
+        gradients.append(model.backbone.stem.conv1.weight.grad)
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-3)
 
 
 # ---- published model --------------------------------------------------------------------------

@@ -62,7 +62,10 @@ def build_model(cfg: CfgNode) -> nn.Module:
     Raises:
         UserError: if a name is not registered anywhere, or parts of the config contradict.
     """
-    model = construct(_meta_architecture(cfg), cfg)
+    model: nn.Module = construct(_meta_architecture(cfg), cfg)
+    if cfg.MODEL.CHANNELS_LAST:
+        # Convolutions hand the layout of their weights on to what follows them.
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.to(resolve_device(cfg))
 
 
