@@ -37,7 +37,7 @@ def _model() -> CfgNode:
     node.META_ARCHITECTURE = "GeneralizedRCNN"  # name in META_ARCH_REGISTRY
     node.WEIGHTS = ""  # file of weights to start from; "" for none
     node.DEVICE = "auto"  # auto (cuda, mps or cpu, by what there is), or a torch device
-    node.CHANNELS_LAST = False  # channels innermost in memory: quicker convolutions, same result
+    node.CHANNELS_LAST = False  # channels innermost in memory: quicker training, same result
     node.PIXEL_MEAN = [103.53, 116.28, 123.675]  # per channel, in the order of INPUT.FORMAT, 0..255
     node.PIXEL_STD = [1.0, 1.0, 1.0]  # same
     node.BACKBONE = CfgNode()
