@@ -150,6 +150,8 @@ def _check_data(unfinished: Sequence[Stage]) -> None:
             node = stage.cfg.DATASETS
             for name in (*node.TRAIN, *node.TEST):
                 DatasetCatalog.require(name)
+                if name in node.TRAIN and name.endswith(".json"):
+                    DatasetCatalog.get(name)  # training does not do without a frame
                 if not any(node.DATASET_NEED_MAP):  # else training has fewer classes than its data
                     check_num_classes(stage.cfg, name)
 
