@@ -7,14 +7,16 @@ import errno
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from vidseg.errors import DataError, UserError
 
 __all__ = [
     "Draft",
+    "ScratchFile",
     "is_alive",
     "is_out_of_space",
     "make_folder",
@@ -57,6 +59,54 @@ class Draft:
         """Removes what was written, if anything."""
         with contextlib.suppress(OSError):
             self.path.unlink()
+
+
+class ScratchFile:
+    """Memory on disk: a file without a name, of which nothing is left when the process ends.
+
+    It is made when it is first written, in the folder that TMPDIR names.
+
+    Args:
+        what: that it holds, for the message about a full disk.
+        way_out: what one may do then besides choosing another disk.
+    """
+
+    def __init__(self, what: str, way_out: str) -> None:
+        self._what = what
+        self._way_out = way_out
+        self._file: IO[bytes] | None = None
+        self._size = 0
+
+    def write(self, place: int, data: memoryview) -> None:
+        """Writes bytes.
+
+        Raises:
+            DataError: if the disk is full or not writable.
+        """
+        self._size = max(self._size, place + len(data))
+        try:
+            if self._file is None:
+                # No buffer of its own, and no map: both would count as memory of the process.
+                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+            self._file.seek(place)
+            while data:  # without a buffer, a part may have been written
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            raise DataError(
+                f"cannot keep {self._what} in a temporary file in {_temporary_folder()}"
+                f" ({error.strerror or error}): {self._size / 2**20:.0f} MiB are needed so far;"
+                f" point TMPDIR to a larger disk, or {self._way_out}"
+            ) from None
+
+    def read_into(self, place: int, data: memoryview) -> None:
+        """Fills ``data`` with what was written there."""
+        assert self._file is not None, "nothing was written"
+        self._file.seek(place)
+        while data:
+            count = self._file.readinto(data)  # type: ignore[attr-defined]
+            if not count:
+                raise DataError(f"the temporary file with {self._what} was cut off")
+            data = data[count:]
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -160,6 +210,13 @@ def read_json(path: Path, *, what: str = "file") -> Any:
         raise DataError(f"{path} is not valid json: it is nested too deeply") from None
     except UnicodeDecodeError:
         raise DataError(f"{path} is not valid json: it is not text") from None
+
+
+def _temporary_folder() -> str:
+    try:
+        return tempfile.gettempdir()
+    except OSError:  # none is writable
+        return "TMPDIR"
 
 
 def _sync_directory(directory: Path) -> None:
