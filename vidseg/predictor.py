@@ -130,8 +130,9 @@ class VideoPredictor:
     def stream(self, source: Any) -> Iterator[VideoInstances]:
         """Yields the tracks window by window, as soon as the model knows them.
 
-        An online model answers after every window and its memory does not grow with the video. An
-        offline model has to see the whole video first; its windows come at the end.
+        An online model answers after every window, keeps nothing of it, and so takes a source
+        without an end. An offline model has to see the whole video first; its windows come at the
+        end.
 
         Raises:
             DataError: if the source cannot be read.
@@ -143,7 +144,7 @@ class VideoPredictor:
                 session = self._start(size)
             # not around the loop: both would leak into the caller's code
             with torch.no_grad(), self.precision.autocast():
-                window = session.step(frames)
+                window = getattr(session, "stream", session.step)(frames)
             if getattr(session, "is_offline", False):
                 seen.extend(indices)
             else:

@@ -31,6 +31,9 @@ def add_config(cfg: CfgNode) -> None:
     # Frames outside a track's life take no part in time attention and in the class average.
     # Published checkpoints were trained without.
     cfg.MODEL.REFINER.USE_PADDING_MASK = False
+    # MiB of what the refiner needs of a video's frames (mask features above all) that are kept in
+    # memory, on the model's device; the rest goes to a temporary file in TMPDIR.
+    cfg.MODEL.REFINER.MEMORY_MB = 64.0
 
     cfg.MODEL.VIDEO_HEAD = CfgNode()
     # Anchors for new objects per frame; must equal MODEL.MASK_FORMER.NUM_OBJECT_QUERIES.

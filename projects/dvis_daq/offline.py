@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vidseg.config import CfgNode
+from vidseg.errors import ConfigError
 from vidseg.modeling.build import META_ARCH_REGISTRY
 from vidseg.modeling.criterion import SetCriterion
 from vidseg.modeling.meta_arch import ResultPlace, VideoSession
@@ -28,13 +29,17 @@ class OfflineModel(OnlineModel):
     Args:
         refiner: the network over the whole video.
         online: arguments of :class:`OnlineModel`.
+        memory_mb: MiB of a video's frames that a session keeps in memory; more go to a file.
 
     Source: DVIS-DAQ (Zhou et al., 2024); refiner of DVIS (Zhang et al., ICCV 2023).
     """
 
-    def __init__(self, refiner: TemporalRefiner, online: dict[str, Any]) -> None:
+    def __init__(
+        self, refiner: TemporalRefiner, online: dict[str, Any], *, memory_mb: float = 64
+    ) -> None:
         super().__init__(**online)
         self.refiner = refiner
+        self.memory_mb = memory_mb
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -43,13 +48,16 @@ class OfflineModel(OnlineModel):
         Raises:
             UserError: if a part is unknown or two keys contradict.
         """
+        memory_mb = cfg.MODEL.REFINER.MEMORY_MB
+        if memory_mb < 0:
+            raise ConfigError(f"MODEL.REFINER.MEMORY_MB is {memory_mb}; set 0 or more MiB")
         online = super().from_config(cfg)
         # A clip is one tall map, so it has the points of all its frames.
         num_frames = cfg.INPUT.SAMPLING_FRAME_NUM
         criterion = SetCriterion.from_config(cfg, points_per_frame=num_frames)
         online["daq_criterion"] = SetCriterion(**criterion)
         refiner = TemporalRefiner(**TemporalRefiner.from_config(cfg))
-        return {"refiner": refiner, "online": online}
+        return {"refiner": refiner, "online": online, "memory_mb": memory_mb}
 
     def frozen_parts(self) -> list[nn.Module]:
         """Gives the parts that were trained before, now with the tracker."""
@@ -68,4 +76,4 @@ class OfflineModel(OnlineModel):
     def session(self, place: ResultPlace) -> VideoSession:
         """Makes the session of one video; see the base class."""
         wanted = self.training_settings.refiner_input
-        return OfflineSession(self.parts(), self.refiner, wanted, place)
+        return OfflineSession(self.parts(), self.refiner, wanted, place, memory_mb=self.memory_mb)

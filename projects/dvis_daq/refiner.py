@@ -50,6 +50,8 @@ class TemporalRefiner(nn.Module):
         use_padding_mask: bool = False,
     ) -> None:
         super().__init__()
+        self.num_layers = num_layers
+        self.feedforward_dim = feedforward_dim
         self.use_padding_mask = use_padding_mask
         self.transformer_obj_self_attention_layers = nn.ModuleList(
             SelfAttentionLayer(hidden_dim, num_heads) for _ in range(num_layers)
@@ -104,23 +106,44 @@ class TemporalRefiner(nn.Module):
         """
         batch, num_instances, num_frames = instances.shape[:3]
         memory = rearrange(frame_embeds, "b t q c -> (b t) q c")
-        blocked = self._blocked(padding)
+        blocked = self.blocked(padding)
+        if blocked is not None:
+            blocked = rearrange(blocked, "b n t -> (b n) t")
         outputs = []
         x = instances
-        for layer in range(len(self.transformer_ffn_layers)):
-            x = rearrange(x, "b n t c -> (b n) t c")
-            time_attention = self.transformer_time_self_attention_layers[layer]
-            x = time_attention(x, key_padding_mask=blocked)
-            if self.use_local_attention:
-                near = self.conv_short_aggregate_layers[layer](x.transpose(1, 2)).transpose(1, 2)
-                x = self.conv_norms[layer](near + x)
+        for layer in range(self.num_layers):
+            x = self.along_time(layer, rearrange(x, "b n t c -> (b n) t c"), blocked)
             x = rearrange(x, "(b n) t c -> (b t) n c", b=batch, n=num_instances)
-            x = self.transformer_obj_self_attention_layers[layer](x)
-            x = self.transformer_cross_attention_layers[layer](x, memory)
-            x = self.transformer_ffn_layers[layer](x)
+            x = self.within_frames(layer, x, memory)
             x = rearrange(x, "(b t) n c -> b n t c", b=batch, t=num_frames)
             outputs.append(x)
         return outputs
+
+    def along_time(self, layer: int, x: Tensor, blocked: Tensor | None) -> Tensor:
+        """Runs the first half of a layer, in which the frames of an instance read each other.
+
+        Args:
+            layer: number of the layer.
+            x: any instances, ``(n, T, C)``.
+            blocked: rows of :meth:`blocked`, ``(n, T)``.
+        """
+        x = self.transformer_time_self_attention_layers[layer](x, key_padding_mask=blocked)
+        if self.use_local_attention:
+            near = self.conv_short_aggregate_layers[layer](x.transpose(1, 2)).transpose(1, 2)
+            x = self.conv_norms[layer](near + x)
+        return x
+
+    def within_frames(self, layer: int, x: Tensor, memory: Tensor) -> Tensor:
+        """Runs the second half, in which the instances of a frame read each other and the frame.
+
+        Args:
+            layer: number of the layer.
+            x: all instances in any frames, ``(t, N, C)``.
+            memory: embeddings of the queries of those frames, ``(t, Q, C)``.
+        """
+        x = self.transformer_obj_self_attention_layers[layer](x)
+        x = self.transformer_cross_attention_layers[layer](x, memory)
+        return self.transformer_ffn_layers[layer](x)
 
     def frame_weights(self, queries: Tensor, padding: Tensor | None = None) -> Tensor:
         """Gives the share of each frame in the class of an instance, ``(B, N, T)``, sum 1.
@@ -153,18 +176,19 @@ class TemporalRefiner(nn.Module):
         embedding = self.mask_embed(self.decoder_norm(queries))
         return torch.einsum("bntc,btchw->bnthw", embedding, mask_features)
 
+    def blocked(self, padding: Tensor | None) -> Tensor | None:
+        """Gives the frames that time attention must not read, bool like ``padding``, if any."""
+        if not self.use_padding_mask or padding is None:
+            return None
+        everywhere = padding.all(dim=-1, keepdim=True)
+        return padding & ~everywhere
+
     def _frame_weights(self, normed: Tensor, padding: Tensor | None) -> Tensor:
         activation = self.activation_proj(normed)[..., 0].float()  # (B, N, T)
         if self.use_padding_mask and padding is not None:
             everywhere = padding.all(dim=-1, keepdim=True)
             activation = activation.masked_fill(padding & ~everywhere, float("-inf"))
         return activation.softmax(dim=-1)
-
-    def _blocked(self, padding: Tensor | None) -> Tensor | None:
-        if not self.use_padding_mask or padding is None:
-            return None
-        everywhere = padding.all(dim=-1, keepdim=True)
-        return rearrange(padding & ~everywhere, "b n t -> (b n) t")
 
 
 def _short_convolution(channels: int) -> nn.Sequential:

@@ -93,33 +93,34 @@ class MaskQuality:
         sums = [self._sums.get(track, (0.0, 0.0)) for track in ids]
         return torch.tensor([total / max(area, 1.0) for total, area in sums])
 
-    def forget(self, ids: Iterable[int]) -> None:
-        """Drops tracks."""
-        for track in ids:
-            self._sums.pop(track, None)
+    def keep_only(self, tracks: set[int]) -> None:
+        """Drops all other tracks."""
+        self._sums = {track: sums for track, sums in self._sums.items() if track in tracks}
 
 
 class MaskHistory:
-    """RLE masks of the tracks that may still be part of the result."""
+    """RLE masks of the tracks that may still be part of the result: of each its runs alone."""
 
     def __init__(self) -> None:
-        self._frames: dict[int, dict[int, RLE]] = {}
+        self._size = (0, 0)
+        self._frames: dict[int, dict[int, bytes]] = {}
 
     def add(self, ids: Sequence[int], frame: int, masks: Sequence[RLE | None]) -> None:
         """Adds one frame of some tracks; an absent mask costs nothing."""
         for track, mask in zip(ids, masks, strict=True):
             frames = self._frames.setdefault(track, {})
             if mask is not None:
-                frames[frame] = mask
+                self._size = tuple(mask["size"])
+                frames[frame] = mask["counts"]
 
     def masks(self, track: int, frames: range) -> list[RLE | None]:
         """Gives a track's masks on the wanted frames."""
         known = self._frames.get(track, {})
-        return [known.get(frame) for frame in frames]
+        return [self._rle(known.get(frame)) for frame in frames]
 
-    def keep_only(self, tracks: set[int]) -> list[int]:
-        """Drops all other tracks and gives their ids."""
-        dropped = [track for track in self._frames if track not in tracks]
-        for track in dropped:
-            del self._frames[track]
-        return dropped
+    def keep_only(self, tracks: set[int]) -> None:
+        """Drops all other tracks."""
+        self._frames = {track: runs for track, runs in self._frames.items() if track in tracks}
+
+    def _rle(self, counts: bytes | None) -> RLE | None:
+        return None if counts is None else {"size": list(self._size), "counts": counts}

@@ -5,12 +5,13 @@ Shapes: t frames of a window, Q frame queries, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from vidseg.errors import DataError
 from vidseg.modeling.meta_arch import ResultPlace, ResultSettings
 from vidseg.modeling.transformer_decoder import DecoderOutput
 from vidseg.rle import RLE
@@ -65,8 +66,26 @@ class TrackingState:
 
     @property
     def num_frames(self) -> int:
-        """Frames seen so far."""
+        """Frames seen so far, in all clips."""
         return self.memory.num_frames
+
+    @property
+    def clip(self) -> range:
+        """Frames of this clip, counted over all clips."""
+        return self._place.clip(self.num_frames)
+
+    def next_clip(self, indices: Sequence[int] | None) -> None:
+        """Starts the next clip: live tracks go on, ended ones are part of no further result.
+
+        Args:
+            indices: positions of the clip's frames in the video; they count on by default.
+        """
+        self._place = self._place.next_clip(self.num_frames, indices)
+        self.ended = self.ended.rows(self.ended.ids[:0])
+
+    def reserve_ids(self, count: int) -> None:
+        """Leaves out the next ids, which a result gave to something else than a track."""
+        self.memory = replace(self.memory, next_id=self.memory.next_id + count)
 
     def track(self, frames: Tensor, keep: Callable[[int, FrameTracks], None]) -> DecoderOutput:
         """Segments a window, uint8 ``(t, 3, H, W)``, and tracks through it.
@@ -77,21 +96,26 @@ class TrackingState:
 
         Returns:
             The segmenter's output for the window.
+
+        Raises:
+            DataError: if the frames differ in size from those before.
         """
         parts = self.parts
+        self._check_size(frames)
         window = parts.segment(frames)
         self.geometry = FrameGeometry.of(frames, window.mask_features, self._place.size)
         steps = track_window(parts.tracker, window, self.memory, parts.rules, parts.query_table)
         for memory, tracked in steps:
             if len(tracked.ended):
-                self.ended = self.ended.joined(without_noise(tracked.ended, parts.rules))
+                ended = self._of_this_clip(without_noise(tracked.ended, parts.rules))
+                self.ended = self.ended.joined(ended)
             keep(self.num_frames, tracked)
             self.memory = memory
         return window
 
     def tracks(self) -> EndedTracks:
-        """Gives all tracks that are no noise as if the video ended here, in order of birth."""
-        return self.ended.joined(self.memory.as_ended())
+        """Gives all tracks that are no noise as if the clip ended here, in order of birth."""
+        return self.ended.joined(self._of_this_clip(self.memory.as_ended()))
 
     def result(
         self, selection: Selection, ids: Tensor, masks: list[list[RLE | None]], frames: range
@@ -111,16 +135,28 @@ class TrackingState:
         """Gives a result without instances."""
         return VideoInstances.empty(*self._size_and_indices(frames))
 
+    def _of_this_clip(self, tracks: EndedTracks) -> EndedTracks:
+        return tracks.rows(tracks.starts + tracks.lengths > self.clip.start)
+
+    def _check_size(self, frames: Tensor) -> None:
+        size = (frames.shape[-2], frames.shape[-1])
+        if self.geometry is not None and self.geometry.image != size:
+            raise DataError(
+                f"frames of one video differ in size: {self.geometry.image} and {size} (height,"
+                " width); the tracks of one cannot go on in the other"
+            )
+
     def _size_and_indices(self, frames: range) -> tuple[Size, list[int]]:
         image = None if self.geometry is None else self.geometry.image
         return self._place.size_for(image), self._place.indices_for(frames)
 
 
 class OnlineSession:
-    """Causal tracking: every window has a result of its own, and so has the whole video.
+    """Causal tracking: every window has a result of its own, and so has the whole clip.
 
-    What is kept: the tracker's memory, and masks as RLE of the live tracks and of those ended
-    tracks that can still be among the best of the video.
+    What is kept: the tracker's memory, which has a few rows per live track, and masks as RLE of
+    the live tracks and of those ended tracks that can still be among the best of the clip. With
+    ``stream`` no masks are kept, and nothing grows with the number of frames.
 
     Args:
         parts: of the model.
@@ -144,15 +180,35 @@ class OnlineSession:
         seen = tracks.rows(tracks.starts + tracks.lengths > start)
         return self._result(seen, range(start, self._state.num_frames))
 
+    def stream(self, frames: Tensor) -> VideoInstances:
+        """Tracks as ``step`` does and forgets the masks; ``finish`` would give tracks without."""
+        window = self.step(frames)
+        self._history = MaskHistory()
+        return window
+
     @torch.no_grad()
     def feed(self, frames: Tensor) -> None:
-        """Tracks through the next frames without reporting on them."""
+        """Tracks through the next frames without reporting on them.
+
+        Raises:
+            DataError: if their size differs from that of the frames before.
+        """
         self._state.track(frames, self._remember)
         self._forget_hopeless()
 
     def finish(self) -> VideoInstances:
-        """Gives the best tracks of all frames seen so far; the session may go on after that."""
-        return self._result(self._state.tracks(), range(self._state.num_frames))
+        """Gives the best tracks of this clip's frames so far; the session may go on after that."""
+        return self._result(self._state.tracks(), self._state.clip)
+
+    def next_clip(self, indices: Sequence[int] | None = None) -> None:
+        """Starts the next clip of the video: live tracks go on, with their ids and scores.
+
+        Args:
+            indices: positions of the clip's frames in the video; they count on by default.
+        """
+        self._state.next_clip(indices)
+        self._history = MaskHistory()
+        self._forget_hopeless()
 
     def _remember(self, frame: int, tracked: FrameTracks) -> None:
         assert self._state.geometry is not None
@@ -178,4 +234,5 @@ class OnlineSession:
         best = Selection.best(ended.logits, self._state.parts.settings)
         self._state.ended = ended.rows(best.rows.unique())  # sorted: in order of birth
         alive = {*self._state.ended.ids.tolist(), *self._state.memory.ids.tolist()}
-        self._quality.forget(self._history.keep_only(alive))
+        self._history.keep_only(alive)
+        self._quality.keep_only(alive)

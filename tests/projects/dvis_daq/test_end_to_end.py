@@ -145,7 +145,8 @@ def test_what_enters_the_refiner(offline) -> None:
     ours = torch.cat([torch.arange(12), 12 + ours])
     theirs = torch.cat([torch.arange(12), 12 + theirs])
     torch.testing.assert_close(instances.logits[ours], logits[theirs], atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(instances.embeds[ours], embeds[theirs], atol=1e-3, rtol=1e-3)
+    queries = instances.queries.instances(0, 30)
+    torch.testing.assert_close(queries[ours], embeds[theirs], atol=1e-3, rtol=1e-3)
     assert torch.equal(instances.padding[ours], padding[theirs])
 
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from tests.golden_utils import GoldenCase, load_case
+from vidseg.modeling.meta_arch import FrameStore, KeepingSpace, SequenceBuffer
+from vidseg.projects.dvis_daq import long_refining
 from vidseg.projects.dvis_daq.refiner import TemporalRefiner
 
 
@@ -105,3 +107,28 @@ def test_any_size_goes_through_and_learns(num_instances, num_frames) -> None:
     assert masks.shape == (1, num_instances, num_frames, 5, 6)
     (logits.square().sum() + masks.square().sum()).backward()
     assert [name for name, p in refiner.named_parameters() if p.grad is None] == []
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("memory_mb", [0, 64])
+@pytest.mark.parametrize(("local", "honour_padding"), [(False, False), (True, True)])
+@pytest.mark.parametrize("workspace", [1, 60_000, 2**25])
+def test_parts_give_what_the_whole_gives(
+    memory_mb: float, local: bool, honour_padding: bool, workspace: int, monkeypatch
+) -> None:
+    monkeypatch.setattr(long_refining, "WORKSPACE", workspace)
+    refiner = build(local=local, padding=honour_padding)
+    instances, frames = torch.randn(7, 9, 32), torch.randn(9, 6, 32)
+    padding = torch.rand(7, 9) < 0.4
+    space = KeepingSpace(memory_mb, "KEY")
+    queries = SequenceBuffer((7, 9, 32), dtype=torch.float32, device=frames.device, space=space)
+    queries.write_instances(0, instances)
+    embeds = FrameStore(space)
+    for frame in frames:
+        embeds.append(frame)
+    long_refining.refine_in_place(refiner, queries, embeds, padding)
+    expected = refiner(instances[None], frames[None], padding[None])[-1]
+    torch.testing.assert_close(queries.instances(0, 7), expected[0], atol=1e-5, rtol=1e-4)
+    logits = long_refining.classify_in_parts(refiner, queries, padding)
+    expected = refiner.classify(expected, padding[None])[0]
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)

@@ -6,6 +6,7 @@ Shapes: B frames, T frames of a video, N objects, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidseg.config import CfgNode
-from vidseg.errors import ConfigError, UserError
+from vidseg.errors import ConfigError, DataError, UserError
 from vidseg.modeling.build import build_backbone, build_sem_seg_head
 from vidseg.modeling.transformer_decoder import DecoderOutput
 from vidseg.structures import VideoInstances
@@ -73,6 +74,7 @@ class SegmenterBase(nn.Module):
         self.channel_order = channel_order
         self.size_divisibility = size_divisibility
         self.window_size = window_size
+        self._long_video: _LongVideo | None = None
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             if len(values) != 3:
                 raise ConfigError(f"MODEL.{name.upper()} needs 3 values, got {len(values)}")
@@ -116,7 +118,11 @@ class SegmenterBase(nn.Module):
         return int(self.sem_seg_head.predictor.num_classes)  # type: ignore
 
     def forward(self, samples: list[Sample]) -> dict[str, Tensor] | list[VideoInstances]:
-        """Losses of a batch of clips in training, one ``VideoInstances`` per video in eval."""
+        """Losses of a batch of clips in training, one ``VideoInstances`` per video in eval.
+
+        In eval a sample may be one of the consecutive clips of a long video, by the published keys
+        ``keep`` and ``long_video_start_fidx``; who can, holds a session and calls ``next_clip``.
+        """
         if self.training:
             self.check_labels(samples)
             return self.losses(samples)
@@ -223,12 +229,68 @@ class SegmenterBase(nn.Module):
 
     @torch.no_grad()
     def _run(self, sample: Sample) -> VideoInstances:
-        frames = sample["frames"]
-        session = self.start(
-            output_size=(int(sample["height"]), int(sample["width"])),
-            frame_indices=sample.get("frame_indices"),
-        )
+        session = self._session_of(sample)
         take = getattr(session, "feed", session.step)
-        for window in frames.split(self.window_size):
+        for window in sample["frames"].split(self.window_size):
             take(window)
-        return session.finish()
+        result = session.finish()
+        if "keep" in sample or "long_video_start_fidx" in sample:
+            self._long_video = _LongVideo.after(session, sample)
+        return result
+
+    def _session_of(self, sample: Sample) -> Any:
+        """Opens the session of a video, or goes on with that of the clip before.
+
+        The keys ``keep`` (go on) and ``long_video_start_fidx`` (position of the first frame), as
+        published, make a sample a clip of a video too long for one result. Only then does the
+        model remember anything between two calls.
+
+        Raises:
+            DataError: if there is no clip before, or it is of another video.
+        """
+        indices, first = sample.get("frame_indices"), sample.get("long_video_start_fidx")
+        if indices is None and first is not None:
+            indices = range(int(first), int(first) + len(sample["frames"]))
+        before, self._long_video = self._long_video, None
+        if sample.get("keep") and before is not None:
+            before.check(sample)
+            before.session.next_clip(indices)
+            return before.session
+        # Callers of the published code may say keep of the first clip, too.
+        if sample.get("keep") and first:
+            raise DataError(
+                f"a clip from frame {first} on (long_video_start_fidx) goes on with the one before"
+                " (keep), but there was none; give the clips of a video in order, each with keep"
+                " or long_video_start_fidx"
+            )
+        return self.start(output_size=_output_size(sample), frame_indices=indices)
+
+
+@dataclass(frozen=True)
+class _LongVideo:
+    """The video whose next clip may come: its session, its id if it has one, its size."""
+
+    session: Any
+    video_id: Any
+    size: Size
+
+    @classmethod
+    def after(cls, session: Any, sample: Sample) -> _LongVideo | None:
+        """Keeps what the next clip needs; a session that knows no clips cannot go on."""
+        if not hasattr(session, "next_clip"):
+            return None
+        session.next_clip()  # drops what this clip alone needed
+        return cls(session, sample.get("video_id"), _output_size(sample))
+
+    def check(self, sample: Sample) -> None:
+        """Refuses a clip that cannot be of this video."""
+        video_id, size = sample.get("video_id"), _output_size(sample)
+        if (video_id, size) != (self.video_id, self.size):
+            raise DataError(
+                f"a clip of video {video_id} ({size[1]}x{size[0]}) cannot go on with (keep) one of"
+                f" video {self.video_id} ({self.size[1]}x{self.size[0]})"
+            )
+
+
+def _output_size(sample: Sample) -> Size:
+    return int(sample["height"]), int(sample["width"])

@@ -125,13 +125,15 @@ class _Linked:
     probability: Tensor  # (Q,), summed over foreground pixels
     pixels: Tensor  # (Q,), how many those are
     num_frames: int = 0
+    first_mask: int = 0  # frame of the first mask that is kept
     masks: MaskStore = field(default_factory=MaskStore)
 
 
 class LinkingSession:
     """Segments windows of one video and keeps the rows of the queries linked.
 
-    Memory grows with the area of the masks, not with the frames' pixels.
+    Memory grows with the area of the masks, not with the frames' pixels; with ``stream`` it does
+    not grow.
 
     Args:
         model: the segmenter.
@@ -165,13 +167,34 @@ class LinkingSession:
         self.feed(frames)
         return self._instances(range(first, self._num_frames))
 
+    def stream(self, frames: Tensor) -> VideoInstances:
+        """Takes the next frames as ``step`` does and keeps no masks of them."""
+        window = self.step(frames)
+        self._forget_masks()
+        return window
+
     def finish(self) -> VideoInstances:
-        """Gives the instances of the whole video."""
-        return self._instances(range(self._num_frames))
+        """Gives the instances of this clip of the video, ranked by all frames so far."""
+        first = 0 if self._linked is None else self._linked.first_mask  # after the streamed frames
+        return self._instances(range(max(first, self.place.first), self._num_frames))
+
+    def next_clip(self, indices: Sequence[int] | None = None) -> None:
+        """Starts the next clip of the video; the rows of the queries go on.
+
+        Args:
+            indices: positions of the clip's frames in the video; they count on by default.
+        """
+        self.place = self.place.next_clip(self._num_frames, indices)
+        self._forget_masks()
 
     @property
     def _num_frames(self) -> int:
         return 0 if self._linked is None else self._linked.num_frames
+
+    def _forget_masks(self) -> None:
+        if self._linked is not None:
+            self._linked.masks = MaskStore()
+            self._linked.first_mask = self._linked.num_frames
 
     def _link(self, logits: Tensor, masks: Tensor, embeds: Tensor) -> None:
         """Adds one frame: ``(Q, K+1)``, ``(Q, h, w)``, ``(Q, C)``."""
@@ -194,7 +217,7 @@ class LinkingSession:
     def _instances(self, frames: range) -> VideoInstances:
         indices, output_size = self.place.indices_for(frames), self.place.size_for(self.image_size)
         linked, image_size = self._linked, self.image_size
-        if linked is None or image_size is None:
+        if linked is None or image_size is None or not frames:
             return VideoInstances.empty(output_size, indices)
         settings = self.model.result_settings
         quality = linked.probability / linked.pixels.clamp(min=1)
@@ -209,7 +232,7 @@ class LinkingSession:
         padded = self.model.padded_size(image_size)
         tracks: list[list[RLE | None]] = [[] for _ in wanted]
         for frame in frames:
-            small = linked.masks.frame(frame, wanted)
+            small = linked.masks.frame(frame - linked.first_mask, wanted)
             encoded = encode_masks(small, padded, image_size, output_size)
             for track, mask in zip(tracks, encoded, strict=True):
                 track.append(mask)

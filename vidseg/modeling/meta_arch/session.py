@@ -22,7 +22,13 @@ Size = tuple[int, int]
 class VideoSession(Protocol):
     """One video on its way through a model; the caller feeds windows in order.
 
-    A session may also offer ``feed(frames)``: like ``step``, for callers who only want the end.
+    A session may also offer
+
+    - ``feed(frames)``: like ``step``, for callers who only want the end;
+    - ``stream(frames)``: like ``step``, for callers who never want it. Nothing is then kept of a
+      window that is over but what the next one needs, and ``finish`` knows nothing;
+    - ``next_clip(indices)``: starts the next clip of a video that is too long for one result.
+
     One with ``is_offline = True`` knows nothing before ``finish``: its steps give no instances.
     """
 
@@ -41,11 +47,16 @@ class ResultPlace:
 
     Args:
         size: (height, width) of the masks; that of the frames by default.
-        indices: positions of the frames in the video; counted from 0 by default.
+        indices: positions in the video of the frames of this clip; by default they follow on
+            those of the clip before, from 0.
+        first: how many frames the session saw in the clips before.
+        start: position of the first frame where ``indices`` are not given.
     """
 
     size: Size | None = None
     indices: Sequence[int] | None = None
+    first: int = 0
+    start: int = 0
 
     def size_for(self, image: Size | None) -> Size:
         """Gives the size of masks of frames of the given size; (0, 0) if nothing is known."""
@@ -53,9 +64,21 @@ class ResultPlace:
 
     def indices_for(self, frames: range) -> list[int]:
         """Gives the positions of frames that are counted from the start of the session."""
+        inside = [frame - self.first for frame in frames]
         if self.indices is None:
-            return list(frames)
-        return [int(self.indices[frame]) for frame in frames]
+            return [self.start + frame for frame in inside]
+        return [int(self.indices[frame]) for frame in inside]
+
+    def clip(self, num_frames: int) -> range:
+        """Gives the frames of this clip when the session has seen ``num_frames`` in all."""
+        return range(self.first, num_frames)
+
+    def next_clip(self, num_frames: int, indices: Sequence[int] | None = None) -> ResultPlace:
+        """Gives the place of the clip that follows when the session has seen ``num_frames``."""
+        start = self.start
+        if num_frames > self.first:
+            start = 1 + self.indices_for(range(num_frames - 1, num_frames))[0]
+        return ResultPlace(self.size, indices, num_frames, start)
 
 
 @dataclass(frozen=True)
