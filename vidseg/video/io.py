@@ -9,16 +9,16 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sized
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import av
 import numpy as np
 
 from vidseg.errors import DataError, nearest
 
+from .decode import DEFAULT_FPS, VideoFrame, VideoInfo, decode_file, probe_file
 from .images import IMAGE_SUFFIXES, as_image, list_images, load_image
+from .live import LiveSource, is_live
 from .writer import VideoWriter
 
 if TYPE_CHECKING:
@@ -28,48 +28,20 @@ __all__ = ["VideoFrame", "VideoInfo", "VideoReader", "VideoWriter", "read_frames
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_FPS = 25.0  # for pictures and for files that do not state a rate
-_PICTURE_FORMATS = ("image2", "_pipe")  # how FFmpeg names its demuxers of still pictures
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What is known of a video before it is read.
-
-    Attributes:
-        fps: frames per second, the average one if the rate varies.
-        size: (height, width) in pixels, upright.
-        num_frames: as announced, ``None`` if unknown; damaged files may hold fewer.
-        path: where it comes from, ``""`` for frames in memory.
-    """
-
-    fps: float
-    size: tuple[int, int]
-    num_frames: int | None
-    path: str = ""
-
-
-@dataclass(frozen=True)
-class VideoFrame:
-    """One frame: its number in the source, its time in seconds and its pixels ``(H, W, 3)``."""
-
-    index: int
-    time: float
-    image: np.ndarray
-
-
 _Read = Callable[[], Iterator[VideoFrame]]
 
 
 class VideoReader:
-    """Iterates over the frames of a video file, a folder of pictures, a picture or arrays.
+    """Iterates over the frames of a video, a folder of pictures, a picture, a camera or arrays.
 
     Iterating yields uint8 ``(H, W, 3)`` RGB arrays; ``frames()`` yields them with number and time.
-    Files can be iterated again and again; an iterator of arrays only once.
+    Files can be iterated again and again; a live source or an iterator of arrays only once.
 
     Args:
-        source: path of a video, picture or folder of pictures (natural order); or a sequence or
-            iterator of picture paths, arrays or tensors (see ``images.as_image``).
+        source: path of a video, picture or folder of pictures (natural order); a live source: a
+            camera (``"camera:0"``, ``"/dev/video0"``), the standard input (``"-"``) or a named
+            pipe, through which an encoded video comes; or any iterable of picture paths, arrays
+            or tensors (see ``images.as_image``), which need not end.
         fps: frames per second of pictures and arrays; a video file brings its own.
         every: gives only each ``every``-th frame; numbers and times stay those of the source.
         max_frames: ends after so many frames, ``None`` for all.
@@ -82,6 +54,7 @@ class VideoReader:
     Attributes:
         info: what is known before reading.
         is_picture: whether the source is one picture file.
+        is_live: whether it is a camera or a pipe.
     """
 
     def __init__(
@@ -99,7 +72,11 @@ class VideoReader:
         self.max_frames = max_frames
         self.quiet = quiet
         self.is_picture = _is_picture_file(source)
-        if isinstance(source, (str, Path)):
+        self.is_live = is_live(source)
+        if self.is_live:
+            live = LiveSource(source, fps)
+            self.info, self._read = live.info, live.frames
+        elif isinstance(source, (str, Path)):
             self.info, self._read = self._open_path(Path(source), fps)
         else:
             self.info, self._read = _open_items(source, fps, "")
@@ -129,8 +106,8 @@ class VideoReader:
             return _open_items(list_images(path), fps, str(path))
         if self.is_picture:
             return _open_items([path], fps, str(path))
-        info = _probe(path, warn=not self.quiet)
-        return info, lambda: _decode(path, info, warn=not self.quiet)
+        info = probe_file(path, warn=not self.quiet)
+        return info, lambda: decode_file(path, info, warn=not self.quiet)
 
 
 def read_frames(source: Any, **options: Any) -> tuple[Iterator[Tensor], VideoInfo]:
@@ -222,137 +199,3 @@ def _is_picture_file(source: Any) -> bool:
 
 def _size_text(size: tuple[int, ...]) -> str:
     return f"{size[1]}x{size[0]}"
-
-
-# Video files
-
-
-def _open_container(path: Path) -> av.container.InputContainer:
-    """Opens a file, or says in one sentence why that is impossible."""
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty (0 bytes)")
-    try:
-        container = av.open(str(path))
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise DataError(f"{path} {_why_unreadable(path, error)}") from None
-    if not container.streams.video:
-        what = "sound but no video stream" if container.streams.audio else "no video stream"
-        container.close()
-        raise DataError(f"{path} has {what}")
-    return container
-
-
-def _why_unreadable(path: Path, error: Exception) -> str:
-    with path.open("rb") as file:
-        head = file.read(4096)
-    if isinstance(error, PermissionError):
-        return "may not be read: permission denied"
-    if head[4:8] == b"ftyp":
-        return "is cut off: its index (the 'moov' part) is missing, copy or record it again"
-    if b"\0" not in head and all(byte > 8 for byte in head):
-        return "is not a video: it holds text"
-    return "is not a video that can be read"
-
-
-def _probe(path: Path, *, warn: bool) -> VideoInfo:
-    """Reads the header and the first frame, which alone tells rotation and size."""
-    with _open_container(path) as container:
-        stream = container.streams.video[0]
-        rate = stream.average_rate or stream.guessed_rate
-        fps = float(rate) if rate else DEFAULT_FPS
-        is_picture = any(word in container.format.name for word in _PICTURE_FORMATS)
-        num_frames = 1 if is_picture else (stream.frames or None)
-        first = next(_packets_to_frames(container, _Damage()), None)
-    if first is None:
-        raise DataError(f"{path} has a video stream, but not a single frame of it decodes")
-    if is_picture and warn:
-        logger.warning("%s is a still picture, not a video; taken as a video of one frame", path)
-    height, width = (first.height, first.width)
-    if _quarter_turns(first) % 2:
-        height, width = width, height
-    return VideoInfo(fps=fps, size=(height, width), num_frames=num_frames, path=str(path))
-
-
-@dataclass
-class _Damage:
-    """Counts of one pass through a file."""
-
-    frames: int = 0
-    packets: int = 0
-    failed: int = 0
-    cut_off: bool = False
-
-    def text(self, announced: int | None) -> str:
-        """Describes what is wrong, ``""`` if nothing is."""
-        missing = announced is not None and self.packets < announced
-        if not (self.failed or self.cut_off or missing):
-            return ""
-        of = f" of {announced} announced" if announced is not None else ""
-        errors = f", {self.failed} did not decode" if self.failed else ""
-        rest = ", the rest of the file is missing" if missing or self.cut_off else ""
-        return f"is damaged: {self.frames} frames{of} were read{errors}{rest}"
-
-
-def _packets_to_frames(
-    container: av.container.InputContainer, damage: _Damage
-) -> Iterator[av.VideoFrame]:
-    """Decodes packet by packet, so that one bad packet costs one frame and not the rest.
-
-    Frame threads stay off (PyAV's default): with them, what survives an error depends on timing.
-    """
-    stream = container.streams.video[0]
-    for packet in _packets(container, damage):
-        try:
-            frames = stream.decode(packet)  # None, at the end, empties the decoder
-        except (av.error.FFmpegError, OSError):
-            damage.failed += 1
-            continue
-        damage.frames += len(frames)
-        yield from frames
-
-
-def _packets(container: av.container.InputContainer, damage: _Damage) -> Iterator[av.Packet | None]:
-    try:
-        for packet in container.demux(container.streams.video[0]):
-            if packet.size:  # the empty one at the end is ours to send, errors or not
-                damage.packets += 1
-                yield packet
-    except (av.error.FFmpegError, OSError):
-        damage.cut_off = True
-    yield None
-
-
-def _decode(path: Path, info: VideoInfo, *, warn: bool) -> Iterator[VideoFrame]:
-    damage = _Damage()
-    announced = None  # not comparable where the caller stops early
-    start: float | None = None
-    last = -1.0
-    try:
-        with _open_container(path) as container:
-            unit = container.streams.video[0].time_base
-            for index, frame in enumerate(_packets_to_frames(container, damage)):
-                stated = None if frame.pts is None or not unit else float(frame.pts * unit)
-                if start is None:
-                    start = stated or 0.0
-                time = stated - start if stated is not None else index / info.fps
-                # Time must move on even where the file says otherwise: muxers rely on it.
-                last = time if time > last else last + 0.5 / info.fps
-                yield VideoFrame(index, last, _upright(frame, info.size))
-        announced = info.num_frames
-    finally:
-        text = damage.text(announced)
-        if text and warn:
-            logger.warning("%s %s", path, text)
-
-
-def _quarter_turns(frame: av.VideoFrame) -> int:
-    """Counter-clockwise quarter turns that bring the stored picture upright."""
-    return round(frame.rotation / 90) % 4
-
-
-def _upright(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
-    turns = _quarter_turns(frame)
-    height, width = size if turns % 2 == 0 else size[::-1]
-    # A stream may change its resolution on the way; the first frame's size is kept.
-    image = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
