@@ -33,6 +33,10 @@ Written for each input, under DIR/<name>/: overlay.mp4 (overlay.png for a pictur
 (a row per track), results.json (all predictions, YouTube-VIS form). A folder of pictures is one
 video; a folder of videos or of such folders stands for all of them. Without --weights, those of
 MODEL.WEIGHTS or of the finished run in OUTPUT_DIR are used. Exit code 1 if an input failed.
+
+An input that arrives while it is shown: camera:0, or - for an encoded video on the standard input.
+It gets overlay.mp4 and windows.jsonl, a line per window as soon as the model knows its tracks;
+--max-frames or Ctrl-C ends it.
 """
 
 
@@ -43,7 +47,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--config-file", required=True, metavar="F", help="yaml file of the model")
     parser.add_argument(
-        "--input", required=True, nargs="+", metavar="PATH", help="videos, folders, pictures"
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="videos, folders, pictures, -, camera:0",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="for the results")
     parser.add_argument("--weights", default="", metavar="W", help="weights file")
@@ -127,7 +135,7 @@ def _expand(path: Path) -> list[Path]:
     """Replaces a folder that holds no frames itself by the videos or folders of frames in it."""
     from vidseg.video.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_key
 
-    if not path.is_dir():
+    if not path.is_dir():  # a file, or a live source
         return [path]
     inside = sorted((p for p in path.iterdir() if p.name[0] != "."), key=natural_key)
     if any(p.suffix.lower() in IMAGE_SUFFIXES for p in inside):
@@ -146,6 +154,8 @@ def _folders(inputs: list[Path], output: Path) -> Iterator[Path]:
     taken: set[str] = set()
     for path in inputs:
         stem = path.resolve().stem if path.is_file() else path.resolve().name
+        if not path.exists():  # a live source, or a mistake
+            stem = {"-": "stdin"}.get(stem, stem.replace(":", ""))
         name, number = stem, 2
         while name in taken:
             name, number = f"{stem}_{number}", number + 1
@@ -162,6 +172,8 @@ def _show(predictor: VideoPredictor, path: Path, folder: Path, args: argparse.Na
     started = time.perf_counter()
     reader = VideoReader(path, every=args.every, max_frames=args.max_frames)
     make_folder(folder, "--output: the folder")
+    if reader.is_live:
+        return _show_live(predictor, reader, folder, args)
     result = predictor.predict(_with_progress(reader, path.name))
     seconds = time.perf_counter() - started
     _write_results(predictor, result, path, folder)
@@ -179,6 +191,34 @@ def _show(predictor: VideoPredictor, path: Path, folder: Path, args: argparse.Na
     if strips is None:  # none of an earlier run either
         (folder / "strips.png").unlink(missing_ok=True)
     return f"{path}: {_summary(result, args.confidence, seconds)} -> {overlay}"
+
+
+def _show_live(
+    predictor: VideoPredictor, reader: VideoReader, folder: Path, args: argparse.Namespace
+) -> str:
+    """Shows a camera or a pipe window by window; gives the line that reports on it."""
+    from vidseg.video.draw import overlay_windows
+    from vidseg.video.live import FrameSpool, StopOnInterrupt
+
+    started, num_frames, ids = time.perf_counter(), 0, set()
+    spool, overlay, file = FrameSpool(), folder / "overlay.mp4", folder / "windows.jsonl"
+    with StopOnInterrupt() as interrupt, file.open("w") as lines:
+        windows = predictor.stream(spool.passing(interrupt.until(reader.frames())))
+        shown = {"class_names": predictor.class_names, "min_score": args.confidence}
+        options = {"fps": reader.info.fps, "boxes": args.boxes, "min_side": MIN_OVERLAY_SIDE}
+        for window in overlay_windows(windows, spool.pop, overlay, **options, **shown):
+            records = predictor.results(window, str(reader.info.path))
+            for record, track in zip(records, window.track_ids.tolist(), strict=True):
+                record["track_id"] = track
+            print(json.dumps({"frames": window.frame_indices, "tracks": records}), file=lines)
+            lines.flush()
+            num_frames += window.num_frames
+            ids.update(window.track_ids[window.scores >= args.confidence].tolist())
+    speed = num_frames / max(time.perf_counter() - started, 1e-6)
+    return (
+        f"{reader.info.path}: {num_frames} frames, {len(ids)} tracks at confidence"
+        f" {args.confidence:g}, {speed:.1f} frames/s -> {overlay}"
+    )
 
 
 def _with_progress(reader: VideoReader, name: str) -> Iterator[Any]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import resource
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -144,6 +148,49 @@ def test_folder_of_videos_stands_for_all_and_names_stay_apart(
     code, output = demo(tmp_path / "a", tmp_path / "b")
     assert code == 0
     assert sorted(p.name for p in output.iterdir()) == ["clip", "clip_2"]
+
+
+def test_a_pipe_is_shown_while_it_is_written(
+    demo: Callable[..., tuple[int, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reading, writing = os.pipe()
+    lines = tmp_path / "shown" / f"pipe{reading}" / "windows.jsonl"
+    early: list[int] = []
+
+    def send() -> None:
+        with av.open(os.fdopen(writing, "wb"), "w", format="matroska") as container:
+            stream: Any = container.add_stream("mpeg4", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            rng = np.random.default_rng(0)
+            for number in range(40):
+                for _ in range(200 if number == 30 else 0):  # until something is known, or 10 s
+                    if lines.is_file() and lines.read_bytes().count(b"\n"):
+                        early.append(number)
+                        break
+                    time.sleep(0.05)
+                image = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode(None))
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    code, output = demo(Path(f"pipe:{reading}"), options=("--max-frames", "36"))
+    sender.join(10)
+    assert code == 0
+    assert early == [30]
+    windows = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [frame for window in windows for frame in window["frames"]] == list(range(36))
+    assert {"track_id", "category_id", "score", "segmentations"} <= set(windows[0]["tracks"][0])
+    assert len(list(VideoReader(output / f"pipe{reading}" / "overlay.mp4"))) == 36
+    assert f"pipe:{reading}: 36 frames, " in capsys.readouterr().out
+
+
+def test_a_camera_that_is_not_there_is_said(
+    demo: Callable[..., tuple[int, Path]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _ = demo(Path("camera:77"))
+    assert code == 1
+    assert "camera:77" in capsys.readouterr().err
 
 
 def test_overrides_may_follow_the_inputs() -> None:

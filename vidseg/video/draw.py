@@ -9,7 +9,7 @@ from __future__ import annotations
 import colorsys
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +21,22 @@ from vidseg import rle
 from vidseg.errors import DataError
 
 from .images import IMAGE_SUFFIXES, save_image
-from .io import VideoReader
+from .io import VideoFrame, VideoReader
 from .labels import Box, free_corner, make_plate
 from .writer import VideoWriter
 
 if TYPE_CHECKING:
     from vidseg.structures import VideoInstances
 
-__all__ = ["Drawing", "FramePainter", "class_text", "drawings", "save_overlay", "track_color"]
+__all__ = [
+    "Drawing",
+    "FramePainter",
+    "class_text",
+    "drawings",
+    "overlay_windows",
+    "save_overlay",
+    "track_color",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -274,6 +282,45 @@ def save_overlay(
         for time, _, image in with_time:
             writer.write(image, time=time - first[0])
     return output
+
+
+def overlay_windows(
+    windows: Iterable[VideoInstances],
+    next_frame: Callable[[], VideoFrame],
+    output: str | Path,
+    *,
+    fps: float,
+    class_names: Sequence[str] | None = None,
+    min_score: float = 0.0,
+    boxes: bool = False,
+    min_side: int = 0,
+) -> Iterator[VideoInstances]:
+    """Passes windows on and draws each onto its frames; the video is complete after the last.
+
+    Args:
+        windows: results of consecutive windows, as they become known.
+        next_frame: gives the frames that they are of, in order.
+        output: an ``.mp4`` file.
+        fps: nominal frames per second.
+        class_names: as in ``save_overlay``, like the others.
+        min_score: see above.
+        boxes: see above.
+        min_side: see above.
+
+    Raises:
+        DataError: if the output cannot be written.
+    """
+    start, painter = 0.0, None
+    with VideoWriter(output, fps=fps) as writer:
+        for window in windows:
+            for objects in drawings(window, class_names=class_names, min_score=min_score):
+                frame = next_frame()
+                if painter is None:
+                    size = (frame.image.shape[0], frame.image.shape[1])
+                    scale = max(1, math.ceil(min_side / min(size)))
+                    start, painter = frame.time, FramePainter(size, boxes=boxes, scale=scale)
+                writer.write(painter.paint(frame.image, objects), time=frame.time - start)
+            yield window
 
 
 def painted_frames(
