@@ -269,3 +269,17 @@ def test_clips_out_of_order_are_refused(make) -> None:
         model([sample_of(frames[..., :48], keep=True)])
     (fresh,) = model([sample_of(frames)])
     assert fresh.frame_indices == [0, 1, 2, 3]
+
+
+@ALL
+def test_only_a_window_of_a_whole_video_is_ever_floats(stage, make, monkeypatch) -> None:
+    model, preprocess, seen = make(stage), make(stage).preprocess, []
+
+    def spy(frames: torch.Tensor, **options: Any) -> torch.Tensor:
+        seen.append((frames.dtype, len(frames)))
+        return preprocess(frames, **options)
+
+    monkeypatch.setattr(model, "preprocess", spy)
+    monkeypatch.setattr(model, "window_size", 2)
+    model([sample_of(frames_of(5))])
+    assert seen == [(torch.uint8, 2), (torch.uint8, 2), (torch.uint8, 1)]
