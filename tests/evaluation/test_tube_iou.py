@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vidseg import rle
-from vidseg.evaluation.tube_iou import Tubes, check_runs, tube_ious
+from vidseg.evaluation.tube_iou import Tubes, check_runs, pair_ious, tube_ious
 
 
 def boxes(rng: np.random.Generator, frames: int, height: int = 24, width: int = 32) -> np.ndarray:
@@ -47,7 +47,7 @@ def test_equals_counting_pixels(seed: int) -> None:
     tubes = Tubes.from_masks([rles(row, as_text=seed % 3 > 0) for row in rows])
     true_tubes = Tubes.from_masks([rles(truth) for truth in truths])
     np.testing.assert_array_equal(tube_ious(tubes, true_tubes), expected)
-    np.testing.assert_array_equal(tubes.areas[0, : len(rows[0])], rows[0].sum(axis=(1, 2)))
+    np.testing.assert_array_equal(tubes.areas[: len(rows[0])], rows[0].sum(axis=(1, 2)))
     for low in (0.05, 0.5, 0.9):
         pruned = tube_ious(tubes, true_tubes, min_iou=low)
         np.testing.assert_array_equal(pruned[expected >= low], expected[expected >= low])
@@ -96,14 +96,14 @@ def test_many_tracks_are_compared_in_blocks(monkeypatch: pytest.MonkeyPatch) -> 
     expected = tube_ious(tubes, tubes)
     monkeypatch.setattr("vidseg.evaluation.tube_iou.MAX_PAIR_FRAMES", 45)
     np.testing.assert_array_equal(tube_ious(tubes, tubes), expected)
-    np.testing.assert_array_equal(np.diag(expected), tubes.areas.any(axis=1))
+    np.testing.assert_array_equal(np.diag(expected), tubes.mean_areas() > 0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 1.0])
 def test_sound_runs_pass_the_check(share: float) -> None:
     masks = np.random.default_rng(0).random((20, 300, 200)) < share
     tubes = Tubes.from_masks([rles(masks)])
-    check_runs(tubes.masks[0], tubes.areas[0], tubes.sizes[0])
+    check_runs(tubes.masks, tubes.areas, tubes.sizes)
 
 
 @pytest.mark.parametrize("change", ["short", "long", "inside", "first", "empty"])
@@ -126,7 +126,7 @@ except ValueError as error:
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
-    assert run.stdout.startswith("an RLE is damaged: its ")
+    assert run.stdout.startswith("track 0, frame 0: an RLE is damaged: its ")
 
 
 @pytest.mark.parametrize("size", [[2], [2, 3, 4], [2, "3"], [0, 3], [2.5, 3], None])
@@ -135,9 +135,21 @@ def test_sizes_are_checked(size: object) -> None:
         Tubes.from_masks([[{"size": size, "counts": "6"}, {"size": [2, 3], "counts": "6"}]])
 
 
-def test_unwanted_pairs_are_left_out() -> None:
+def test_some_pairs_can_be_chosen() -> None:
     rng = np.random.default_rng(0)
     tubes = Tubes.from_masks([rles(boxes(rng, 4)) for _ in range(4)])
-    wanted = rng.random((4, 4)) < 0.5
-    expected = np.where(wanted, tube_ious(tubes, tubes), 0)
-    np.testing.assert_array_equal(tube_ious(tubes, tubes, wanted=wanted), expected)
+    first, second = np.array([3, 0, 0, 2]), np.array([1, 0, 2, 1])
+    expected = tube_ious(tubes, tubes)[first, second]
+    np.testing.assert_array_equal(pair_ious(tubes, tubes, first, second), expected)
+
+
+@pytest.mark.parametrize("damage", ["13", "13o", ""])
+def test_a_damaged_mask_is_named(damage: str) -> None:
+    sound = rles(np.ones((3, 4, 6), bool))
+    tracks = [sound[:2], [], [None, sound[0], dict(sound[0], counts=damage)]]
+
+    def compare() -> None:
+        tube_ious(Tubes.from_masks(tracks, "the {}nd".format), Tubes.from_masks([sound]))
+
+    with pytest.raises(ValueError, match=r"^the 2nd, frame 2: an RLE is damaged"):
+        compare()

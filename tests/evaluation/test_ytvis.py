@@ -14,7 +14,7 @@ from vidseg import rle
 from vidseg.errors import DataError
 from vidseg.evaluation import evaluate_ytvis, score_ytvis
 from vidseg.evaluation.tube_iou import Tubes, tube_ious
-from vidseg.evaluation.ytvis_files import group_tracks, load_ground_truth, load_results
+from vidseg.evaluation.ytvis_files import Track, load_ground_truth, load_results
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FOLDER = GOLDEN / "ytvis_eval"
@@ -29,6 +29,13 @@ def read(name: str, file: str) -> Any:
 def known_results(name: str) -> list[dict[str, Any]]:
     videos = {video["id"] for video in read(name, "gt.json")["videos"]}
     return [one for one in read(name, "results.json") if one["video_id"] in videos]
+
+
+def by_group(tracks: list[Track]) -> dict[tuple[int, int], list[Track]]:
+    groups: dict[tuple[int, int], list[Track]] = {}
+    for track in tracks:
+        groups.setdefault((track.video_id, track.category_id), []).append(track)
+    return groups
 
 
 def assert_stats(actual: dict[str, float], expected: dict[str, float]) -> None:
@@ -75,16 +82,15 @@ def test_classes_can_be_merged(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_tube_ious_are_the_official_ones(name: str) -> None:
     truth = load_ground_truth(FOLDER / name / "gt.json")
-    classes = {key: key for key in truth.category_ids}
-    annotated = group_tracks(truth.tracks, classes)
-    predicted = group_tracks(load_results(known_results(name), truth), classes)
+    annotated = by_group(truth.tracks)
+    predicted = by_group(load_results(known_results(name), truth))
     with np.load(FOLDER / name / "expected_arrays.npz") as arrays:
         for key in arrays.files:
             if key.startswith("iou/"):
                 video, category = map(int, key.split("/")[1:])
-                ours = predicted.get(video, {}).get(category, [])
+                ours = predicted.get((video, category), [])
                 ours = sorted(ours, key=lambda track: -track.score)[:100]
-                theirs = annotated.get(video, {}).get(category, [])
+                theirs = annotated.get((video, category), [])
                 sides = [
                     Tubes.from_masks([track.masks for track in side]) for side in (ours, theirs)
                 ]
@@ -110,13 +116,12 @@ def test_video_ap_of_the_published_code() -> None:
         per_class = list(scores.per_class().values())
         np.testing.assert_allclose(per_class, arrays["ap_per_class"], atol=1e-6)
     truth = load_ground_truth(folder / "annotations_file.json")
-    classes = {key: key for key in truth.category_ids}
-    predicted = group_tracks(load_results(folder / "results.json", truth), classes)
-    annotated = group_tracks(truth.tracks, classes)
+    predicted = by_group(load_results(folder / "results.json", truth))
+    annotated = by_group(truth.tracks)
     for key, expected in json.loads((folder / "iou.json").read_text()).items():
         video, category = map(int, key.split("_"))
-        ours = sorted(predicted[video][category], key=lambda track: -track.score)
-        theirs = annotated[video][category]
+        ours = sorted(predicted[video, category], key=lambda track: -track.score)
+        theirs = annotated[video, category]
         sides = [Tubes.from_masks([track.masks for track in side]) for side in (ours, theirs)]
         np.testing.assert_allclose(tube_ious(*sides), expected, atol=1e-6)
 

@@ -85,7 +85,7 @@ FAULTS = [
     (change_results(0, *MASK, value={"size": [2, 3]}), "frame 0: a predicted mask must be RLE"),
     (change_results(0, *MASK, "counts", value=7), "frame 0: an RLE has counts of type int"),
     (change_results(0, *MASK, "size", value=[2]), "video 1.*an RLE has size"),
-    (change_results(0, *MASK, "counts", value="13o"), "video 1: an RLE is damaged"),
+    (change_results(0, *MASK, "counts", value="13o"), "video 1, frame 0: an RLE is damaged"),
     (change_results(0, *MASK, "counts", value="13"), "video 1.*an RLE is damaged"),
 ]
 

@@ -5,14 +5,16 @@ mean of the IoUs of the frames. All sums are exact integers.
 
 Source: Yang et al., "Video Instance Segmentation", ICCV 2019, section 3.2.
 
-Shapes: N tracks (M other tracks), T frames.
+Shapes: N tracks (M other tracks), S masks of all N tracks laid end to end, P pairs of tracks, T
+frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -21,231 +23,275 @@ from pycocotools import mask as coco_mask
 from vidseg import rle as rle_ops
 from vidseg.rle import RLE
 
-__all__ = ["Tubes", "check_runs", "tube_ious"]
+__all__ = ["MaskError", "Tubes", "check_runs", "pair_ious", "tube_ious"]
 
-MAX_PAIR_FRAMES = 1 << 20  # pair-frames looked at together; bounds the memory of the box test
+MAX_PAIR_FRAMES = 1 << 18  # pair-frames looked at together; bounds the memory of the comparison
 FIRST_CHARACTERS = 7  # as many as pycocotools writes for a number of 32 bits
 ANY_SIZE = (1, 1)
 LAST_CHARACTERS = "P"  # the number that ends an RLE text is written with characters below this one
 
 
-@dataclass
-class Tubes:
-    """Tracks of one video, with what can be known about each mask without comparing it.
+class MaskError(ValueError):
+    """A mask that cannot be measured.
 
     Args:
-        masks: per track and frame an RLE (``counts`` text or bytes), ``None`` where absent.
-        lengths: number of frames of each track, int64 ``(N,)``.
-        present: whether the track has a mask in the frame, bool ``(N, T)``, T the longest length.
-        areas: foreground pixels, int64 ``(N, T)``.
-        sizes: height * 2^32 + width of each mask, 0 where absent, int64 ``(N, T)``.
+        message: what is wrong with it.
+        index: its place among the masks that were given.
     """
 
-    masks: list[list[RLE | None]]
+    def __init__(self, message: str, index: int) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+@dataclass
+class Tubes:
+    """Tracks of any number of videos, with what can be known about each mask alone.
+
+    Args:
+        masks: the S masks, an RLE (``counts`` text or bytes) or ``None`` where absent.
+        starts: place of the first mask of each track, int64 ``(N,)``.
+        lengths: number of frames of each track, int64 ``(N,)``.
+        areas: foreground pixels, int64 ``(S,)``.
+        sizes: height * 2^32 + width of each mask, 0 where absent, int64 ``(S,)``.
+        name: gives the name by which messages call a track, from its number.
+    """
+
+    masks: list[RLE | None]
+    starts: np.ndarray
     lengths: np.ndarray
-    present: np.ndarray
     areas: np.ndarray
     sizes: np.ndarray
+    name: Callable[[int], str]
+
+    def __post_init__(self) -> None:
+        """Has no boxes and no checked masks yet."""
+        self._is_checked = np.zeros(len(self.masks), dtype=bool)
+        self._has_box = np.zeros(len(self.masks), dtype=bool)
+        self._boxes = np.zeros((len(self.masks), 4), dtype=np.int64)
 
     @classmethod
-    def from_masks(cls, masks: Sequence[Sequence[RLE | None]]) -> Tubes:
+    def from_masks(
+        cls, masks: Sequence[Sequence[RLE | None]], name: Callable[[int], str] = "track {}".format
+    ) -> Tubes:
         """Measures the masks of N tracks.
+
+        Args:
+            masks: per track and frame an RLE, ``None`` where absent.
+            name: gives the name by which messages call a track, from its number.
 
         Raises:
             ValueError: if an RLE has no size or its counts stop inside a number.
         """
-        rows = [list(track) for track in masks]
-        lengths = np.array([len(track) for track in rows], dtype=np.int64)
-        shape = (len(rows), int(lengths.max(initial=0)))
-        inside = np.arange(shape[1]) < lengths[:, None]
-        present = np.zeros(shape, dtype=bool)
-        present[inside] = [mask is not None for mask in chain.from_iterable(rows)]
-        flat = [mask for mask in chain.from_iterable(rows) if mask is not None]
-        areas, sizes = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        if flat:
-            sides = _sizes(flat)
-            areas[present] = _checked_areas(flat)
-            sizes[present] = (sides[:, 0] << 32) + sides[:, 1]
-        return cls(rows, lengths, present, areas, sizes)
+        flat = list(chain.from_iterable(masks))
+        lengths = np.array([len(track) for track in masks], dtype=np.int64)
+        starts = np.cumsum(lengths) - lengths
+        areas, sizes = np.zeros(len(flat), dtype=np.int64), np.zeros(len(flat), dtype=np.int64)
+        tubes = cls(flat, starts, lengths, areas, sizes, name)
+        places = np.flatnonzero([mask is not None for mask in flat])
+        present = [mask for mask in flat if mask is not None]
+        try:
+            sizes[places] = _sizes(present)
+            areas[places] = _areas(present)
+        except MaskError as error:
+            raise tubes._named(error, places) from None
+        return tubes
 
     def __len__(self) -> int:
         """Number of tracks."""
-        return len(self.masks)
-
-    def select(self, rows: Sequence[int] | np.ndarray) -> Tubes:
-        """Gives the tracks at the given row numbers, in that order."""
-        index = np.asarray(rows, dtype=np.int64)
-        masks = [self.masks[row] for row in index.tolist()]
-        return Tubes(
-            masks, self.lengths[index], self.present[index], self.areas[index], self.sizes[index]
-        )
+        return len(self.lengths)
 
     def mean_areas(self) -> np.ndarray:
         """Gives the mean area of each track over the frames where it is visible, 0 if never."""
-        visible = (self.areas > 0).sum(axis=1)
-        return self.areas.sum(axis=1) / np.maximum(visible, 1)
+        sums, visible = (self._sums(values) for values in (self.areas, self.areas > 0))
+        return sums / np.maximum(visible, 1)
 
-    def masks_at(self, is_used: np.ndarray, frames: slice) -> list[Any]:
-        """Gives the masks at the places of a bool array over some of the frames, in its order."""
-        tracks = [track[frames] for track in self.masks]
-        places = zip(*(axis.tolist() for axis in np.nonzero(is_used)), strict=True)
-        return [tracks[row][frame] for row, frame in places]
+    def check(self, places: np.ndarray) -> None:
+        """Checks the masks at some places before C code compares them.
+
+        Raises:
+            ValueError: if the runs of a mask do not add up to its size.
+        """
+        new = _new(self._is_checked, places)
+        masks = [self.masks[place] for place in new.tolist()]
+        try:
+            check_runs(masks, self.areas[new], self.sizes[new])
+        except MaskError as error:
+            raise self._named(error, new) from None
+
+    def boxes_at(self, places: np.ndarray) -> np.ndarray:
+        """Gives boxes ``x0, y0, x1, y1`` of the masks at some places, int64 ``(..., 4)``."""
+        new = _new(self._has_box, places)
+        if len(new):
+            boxes = rle_ops.boxes([self.masks[place] for place in new.tolist()])
+            boxes[:, 2:] += boxes[:, :2]
+            self._boxes[new] = boxes
+        return self._boxes[places]
+
+    def _named(self, error: MaskError, places: np.ndarray) -> ValueError:
+        place = places[error.index]
+        track = int(np.searchsorted(self.starts + self.lengths, place, side="right"))
+        return ValueError(f"{self.name(track)}, frame {place - self.starts[track]}: {error}")
+
+    def _sums(self, values: np.ndarray) -> np.ndarray:
+        sums = np.concatenate([[0], np.cumsum(values)])
+        return sums[self.starts + self.lengths] - sums[self.starts]
 
 
-def tube_ious(
-    rows: Tubes, columns: Tubes, *, wanted: np.ndarray | None = None, min_iou: float = 0.0
+def tube_ious(rows: Tubes, columns: Tubes, *, min_iou: float = 0.0) -> np.ndarray:
+    """Gives the IoU of every track of one video with every other: ``pair_ious`` of all pairs.
+
+    Returns:
+        float64 ``(N, M)``.
+
+    Raises:
+        ValueError: see there.
+    """
+    grid = np.indices((len(rows), len(columns))).reshape(2, -1)
+    return pair_ious(rows, columns, *grid, min_iou=min_iou).reshape(len(rows), len(columns))
+
+
+def pair_ious(
+    rows: Tubes,
+    columns: Tubes,
+    row_of: np.ndarray,
+    column_of: np.ndarray,
+    *,
+    min_iou: float = 0.0,
 ) -> np.ndarray:
-    """Gives the IoU of every pair of tracks.
+    """Gives the IoU of pairs of tracks.
 
     Frames beyond the shorter of two tracks are ignored, as is a frame whose two masks differ in
     size; where one mask is absent the other still adds to the union; two empty tracks give 0.
 
     Args:
         rows: N tracks.
-        columns: M tracks of the same video.
-        wanted: pairs to compare, bool ``(N, M)``, ``None`` for all; the others are given 0.
+        columns: M tracks.
+        row_of: number of the first track of each pair, int64 ``(P,)``.
+        column_of: number of the second track, int64 ``(P,)``.
         min_iou: pairs that provably stay below may be given a smaller value than they have; 0
             computes every pair exactly.
 
     Returns:
-        float64 ``(N, M)``.
+        float64 ``(P,)``.
 
     Raises:
         ValueError: if the runs of a mask that had to be looked at do not add up to its size.
     """
-    result = np.zeros((len(rows), len(columns)))
-    frames = min(rows.present.shape[1], columns.present.shape[1])
-    if result.size == 0 or frames == 0:
-        return result
-    block = max(1, MAX_PAIR_FRAMES // (len(columns) * frames))
-    for start in range(0, len(rows), block):
-        stop = start + block
-        part = rows if block >= len(rows) else rows.select(range(len(rows))[start:stop])
-        comparison = _Comparison(part, columns, frames)
-        if wanted is not None:
-            comparison.leave_out(~wanted[start:stop])
-        result[start:stop] = comparison.ious(min_iou)
+    result = np.zeros(len(row_of))
+    frames = np.minimum(rows.lengths[row_of], columns.lengths[column_of])
+    block = max(1, MAX_PAIR_FRAMES // max(1, int(frames.max(initial=0))))
+    for start in range(0, len(row_of), block):
+        part = slice(start, start + block)
+        comparison = _Comparison(rows, columns, row_of[part], column_of[part])
+        result[part] = comparison.ious(min_iou)
     return result
 
 
 class _Comparison:
-    """Intersections of all pairs of N and M tracks, from cheap bounds to exact numbers.
+    """Intersections of P pairs of tracks, from cheap bounds to exact numbers.
 
     A bound per pair and frame, at first the smaller of the two areas, is lowered step by step: by
     the boxes of every other frame, then by the masks of these frames, then by the rest of the
-    masks. A pair drops out as soon as its bounds show that it stays below the wanted IoU. (Boxes
-    take pycocotools nearly as long as an intersection, and every other frame tells most.)
+    masks. A pair drops out as soon as its bounds show that it stays below the wanted IoU. Boxes
+    take pycocotools a third of the time of an intersection: they are worth it for tracks that have
+    several candidates each, and in every other frame they tell most.
     """
 
-    def __init__(self, rows: Tubes, columns: Tubes, frames: int) -> None:
+    def __init__(
+        self, rows: Tubes, columns: Tubes, row_of: np.ndarray, column_of: np.ndarray
+    ) -> None:
         self._rows, self._columns = rows, columns
-        self._bounds = np.minimum(
-            rows.areas[:, None, :frames], columns.areas[None, :, :frames]
-        )  # (N, M, T)
-        self._totals = _pair_areas(rows, columns, self._bounds)  # (N, M)
-
-    def leave_out(self, pairs: np.ndarray) -> None:
-        """Takes pairs, bool ``(N, M)``, for disjoint."""
-        self._bounds[pairs] = 0
+        self._row_of, self._column_of = row_of, column_of
+        lengths = np.minimum(rows.lengths[row_of], columns.lengths[column_of])[:, None]
+        frames = np.arange(lengths.max(initial=0))
+        counts = frames < lengths  # (P, T)
+        # beyond its end a track is given its first mask, which does not count
+        inside = np.where(counts, frames, 0)
+        self._row_places = rows.starts[row_of, None] + inside
+        self._column_places = columns.starts[column_of, None] + inside
+        row_sizes, column_sizes = rows.sizes[self._row_places], columns.sizes[self._column_places]
+        counts &= (row_sizes == column_sizes) | (row_sizes == 0) | (column_sizes == 0)
+        row_areas, column_areas = rows.areas[self._row_places], columns.areas[self._column_places]
+        self._bounds = np.minimum(row_areas, column_areas) * counts
+        self._totals = ((row_areas + column_areas) * counts).sum(axis=1)  # (P,)
 
     def ious(self, min_iou: float) -> np.ndarray:
         """Gives the IoU of every pair that may reach ``min_iou``, and less for the others."""
         even, odd = slice(0, None, 2), slice(1, None, 2)
         self._drop(min_iou)
-        self._apply_boxes(even)
-        self._drop(min_iou)
-        meets: np.ndarray = self._bounds > 0
-        _check_used(self._rows, np.asarray(meets.any(axis=1)))
-        _check_used(self._columns, np.asarray(meets.any(axis=0)))
+        if self._have_many_candidates():
+            self._apply_boxes(even)
+            self._drop(min_iou)
         self._apply_masks(even)
         self._drop(min_iou)
         self._apply_masks(odd)
-        shared = self._bounds.sum(axis=2)
+        shared = self._bounds.sum(axis=1)
         unions = self._totals - shared
         return np.divide(shared, unions, out=np.zeros(shared.shape), where=unions > 0)
 
     def _drop(self, min_iou: float) -> None:
-        bounds = self._bounds.sum(axis=2)
+        bounds = self._bounds.sum(axis=1)
         # intersection / (total - intersection) < min_iou, with a pixel to spare for rounding
         self._bounds[bounds * (1 + min_iou) < min_iou * self._totals - 1] = 0
 
+    def _have_many_candidates(self) -> bool:
+        left = self._bounds.any(axis=1)
+        sides = (self._row_of[left], self._column_of[left])
+        return int(left.sum()) > sum(len(np.unique(side)) for side in sides)
+
     def _apply_boxes(self, frames: slice) -> None:
         """Lowers the bounds in some frames to the area that two boxes share."""
-        bounds = self._bounds[:, :, frames]
-        meets = bounds > 0
-        a = _used_boxes(self._rows, meets.any(axis=1), frames)[:, None]  # (N, 1, T, 4)
-        b = _used_boxes(self._columns, meets.any(axis=0), frames)[None]
-        widths = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
-        heights = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
-        np.minimum(bounds, np.maximum(widths, 0) * np.maximum(heights, 0), out=bounds)
+        bounds, places, a, b = self._left(frames)
+        first, second = self._rows.boxes_at(a), self._columns.boxes_at(b)
+        low = np.maximum(first[:, :2], second[:, :2])
+        sides = np.maximum(np.minimum(first[:, 2:], second[:, 2:]) - low, 0)
+        bounds[places] = np.minimum(bounds[places], sides[:, 0] * sides[:, 1])
 
     def _apply_masks(self, frames: slice) -> None:
         """Replaces the bounds in some frames by the exact intersections."""
-        bounds = self._bounds[:, :, frames]
-        places = np.nonzero(bounds > 0)
-        if len(places[0]) == 0:
-            return
-        rows = [track[frames] for track in self._rows.masks]
-        columns = [track[frames] for track in self._columns.masks]
+        bounds, places, a, b = self._left(frames)
+        self._rows.check(a)
+        self._columns.check(b)
+        rows, columns = self._rows.masks, self._columns.masks
         # One merge per pair and frame: a matrix call of pycocotools computes pairs that were ruled
         # out, and before it starts takes as long as several merges.
         merge = coco_mask.merge
-        both = [
-            merge([rows[row][frame], columns[column][frame]], True)
-            for row, column, frame in zip(*(axis.tolist() for axis in places), strict=True)
-        ]
+        pairs = zip(a.tolist(), b.tolist(), strict=True)
+        both = [merge([rows[i], columns[j]], True) for i, j in pairs]
         bounds[places] = rle_ops.area(both)
 
-
-def _used_boxes(tubes: Tubes, is_used: np.ndarray, frames: slice) -> np.ndarray:
-    """Gives boxes ``x0, y0, x1, y1`` of the masks at the used places, int64 ``(N, T, 4)``."""
-    boxes = np.zeros((*is_used.shape, 4), dtype=np.int64)
-    masks = tubes.masks_at(is_used, frames)
-    if masks:
-        boxes[is_used] = rle_ops.boxes(masks)
-        boxes[..., 2:] += boxes[..., :2]
-    return boxes
+    def _left(self, frames: slice) -> tuple[np.ndarray, Any, np.ndarray, np.ndarray]:
+        """Gives the bounds in some frames, where they are not 0, and the masks compared there."""
+        bounds = self._bounds[:, frames]
+        places = np.nonzero(bounds)
+        a, b = self._row_places[:, frames][places], self._column_places[:, frames][places]
+        return bounds, places, a, b
 
 
-def _check_used(tubes: Tubes, is_used: np.ndarray) -> None:
-    """Checks the masks at the used places, bool ``(N, T)``, before C code compares them."""
-    num_frames = is_used.shape[1]
-    masks = tubes.masks_at(is_used, slice(None))
-    if masks:
-        areas, sizes = tubes.areas[:, :num_frames], tubes.sizes[:, :num_frames]
-        check_runs(masks, areas[is_used], sizes[is_used])
-
-
-def _pair_areas(rows: Tubes, columns: Tubes, bounds: np.ndarray) -> np.ndarray:
-    """Sums the areas of both masks over the frames that count for a pair, int64 ``(N, M)``.
-
-    Frames that do not count are also struck out of ``bounds``.
-    """
-    frames = bounds.shape[2]
-    row_areas, column_areas = rows.areas[:, :frames], columns.areas[:, :frames]
-    row_sizes, column_sizes = rows.sizes[:, :frames], columns.sizes[:, :frames]
-    size = column_sizes.max()
-    has_one_size = all(((some == 0) | (some == size)).all() for some in (row_sizes, column_sizes))
-    if has_one_size and rows.lengths.min() >= frames and columns.lengths.min() >= frames:
-        return row_areas.sum(axis=1)[:, None] + column_areas.sum(axis=1)[None]
-    both = (row_sizes[:, None] > 0) & (column_sizes[None] > 0)
-    counts = ~(both & (row_sizes[:, None] != column_sizes[None]))
-    shorter = np.minimum(rows.lengths[:, None], columns.lengths[None])
-    counts &= np.arange(frames) < shorter[..., None]
-    bounds *= counts
-    return ((row_areas[:, None] + column_areas[None]) * counts).sum(axis=2)
+def _new(is_known: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Gives the places that were not known yet, each once, and marks them as known."""
+    is_wanted = np.zeros_like(is_known)
+    is_wanted[places] = True
+    new = np.flatnonzero(is_wanted & ~is_known)
+    is_known[new] = True
+    return new
 
 
 def _sizes(masks: list[RLE]) -> np.ndarray:
-    """Gives heights and widths, int64 ``(N, 2)``."""
+    """Gives height * 2^32 + width, int64 ``(N,)``."""
     try:
         sides = np.array([mask["size"] for mask in masks])
     except ValueError:  # of unequal lengths
         sides = np.zeros(0)
-    if sides.shape != (len(masks), 2) or sides.dtype.kind not in "iu" or sides.min() < 1:
-        wrong = next((mask["size"] for mask in masks if not _is_size(mask["size"])), None)
-        raise ValueError(f"an RLE has size {wrong!r}, expected [height, width]")
-    return sides.astype(np.int64)
+    is_sound = sides.shape == (len(masks), 2) and sides.dtype.kind in "iu" and sides.min() > 0
+    if masks and not is_sound:
+        index = next(i for i, mask in enumerate(masks) if not _is_size(mask["size"]))
+        raise MaskError(
+            f"an RLE has size {masks[index]['size']!r}, expected [height, width]", index
+        )
+    sides = sides.astype(np.int64).reshape(-1, 2)
+    return (sides[:, 0] << 32) + sides[:, 1]
 
 
 def _is_size(size: Any) -> bool:
@@ -267,7 +313,7 @@ def check_runs(masks: Sequence[RLE], areas: np.ndarray, sizes: np.ndarray) -> No
         sizes: as in ``Tubes``, ``(N,)``.
 
     Raises:
-        ValueError: if one is damaged.
+        MaskError: if one is damaged.
     """
     first, tails = _first_runs(_texts(masks))
     # Without its first number an RLE has its runs of 0 where the runs of 1 were, so that the area
@@ -277,20 +323,28 @@ def check_runs(masks: Sequence[RLE], areas: np.ndarray, sizes: np.ndarray) -> No
     covered = areas + first + rle_ops.area(rests)
     wrong = np.flatnonzero(covered != (sizes >> 32) * (sizes & 0xFFFFFFFF))
     if len(wrong):
-        number, size = covered[wrong[0]], list(masks[wrong[0]]["size"])
-        raise ValueError(f"an RLE is damaged: its runs cover {number} pixels, its size is {size}")
+        index = int(wrong[0])
+        raise MaskError(
+            f"an RLE is damaged: its runs cover {covered[index]} pixels, "
+            f"its size is {list(masks[index]['size'])}",
+            index,
+        )
 
 
-def _checked_areas(masks: list[RLE]) -> np.ndarray:
+def _areas(masks: list[RLE]) -> np.ndarray:
     # A text that stops inside a number would be read beyond its end.
-    if not all([text and text[-1] < LAST_CHARACTERS for text in _texts(masks)]):
-        raise ValueError("an RLE is damaged: its counts stop inside a number")
+    texts = _texts(masks)
+    if "" in texts or max(map(itemgetter(-1), texts), default="") >= LAST_CHARACTERS:
+        is_complete = [text != "" and text[-1] < LAST_CHARACTERS for text in texts]
+        raise MaskError(
+            "an RLE is damaged: its counts stop inside a number", is_complete.index(False)
+        )
     return rle_ops.area(masks)
 
 
 def _texts(masks: Sequence[RLE]) -> list[str]:
     texts = [mask["counts"] for mask in masks]
-    if all([type(text) is str for text in texts]):
+    if set(map(type, texts)) <= {str}:
         return texts
     return [text.decode("latin-1") if isinstance(text, bytes) else text for text in texts]
 

@@ -7,7 +7,7 @@ Source: Yang et al., "Video Instance Segmentation", ICCV 2019; Qi et al., "Occlu
 Segmentation", IJCV 2022.
 
 Shapes: T IoU thresholds, R recall levels, K classes, A area ranges, O occlusion ranges, M
-detection limits, L = A * O.
+detection limits, L = A * O, P pairs of tracks.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import numpy as np
 
 from vidseg.errors import DataError
 
-from .tube_iou import Tubes, tube_ious
-from .ytvis_files import GroundTruth, Track, group_tracks, load_ground_truth, load_results
+from .tube_iou import Tubes, pair_ious
+from .ytvis_files import GroundTruth, Track, load_ground_truth, load_results
 from .ytvis_matching import (
     AREA_RANGES,
     DETECTION_LIMITS,
@@ -35,6 +35,7 @@ from .ytvis_matching import (
     Ranges,
     accumulate,
     match_tracks,
+    ranks_in_groups,
 )
 
 __all__ = ["METRICS", "OVIS_METRICS", "Metric", "YTVISScores", "evaluate_ytvis", "score_ytvis"]
@@ -218,8 +219,7 @@ def _score(
     all_classes = dict.fromkeys(truth.category_ids, 0)
     classes = all_classes if class_agnostic else {k: i for i, k in enumerate(all_classes)}
     ranges = Ranges.build(occlusion=occlusion)
-    matches = _match_videos(truth, predictions, classes, ranges, strict=strict)
-    curves = [accumulate(of_class, len(ranges)) for of_class in matches]
+    curves = _score_classes(truth, predictions, classes, ranges, strict=strict)
     precision, recall, scores = (
         _unflatten(np.stack(parts, axis=-3), occlusion=occlusion)
         for parts in zip(*curves, strict=True)
@@ -229,91 +229,122 @@ def _score(
     return YTVISScores(ids, names, precision, recall, scores, has_occlusion=occlusion)
 
 
-def _match_videos(
+def _score_classes(
     truth: GroundTruth,
     predictions: Sequence[Track],
     classes: Mapping[Any, int],
     ranges: Ranges,
     *,
     strict: bool,
-) -> list[list[Matches]]:
-    """Compares the tracks of all videos, by ascending video id.
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Gives the curves of every class, as ``accumulate`` does.
 
     Args:
         truth: annotations.
         predictions: predicted tracks.
-        classes: category id -> class; several categories may form one class.
+        classes: category id -> class, by ascending id; several categories may form one class.
         ranges: what is scored.
         strict: see ``evaluate_ytvis``.
-
-    Returns:
-        Per class, the matches of every video in which it occurs.
     """
-    annotated = group_tracks(truth.tracks, classes)
-    predicted = group_tracks(predictions, classes)
+    videos = {video: number for number, video in enumerate(truth.video_ids)}
+    known = [track for track in truth.tracks if track.category_id in classes]
+    theirs = _Tracks(known, videos, classes, "the ground truth")
     # classes without any ground truth are undefined whatever was predicted
-    is_annotated = {number for groups in annotated.values() for number in groups}
-    matches: list[list[Matches]] = [[] for _ in range(max(classes.values(), default=-1) + 1)]
-    for video in truth.video_ids:
-        kept = {
-            # a stable sort: equal scores keep their order in the file
-            number: sorted(tracks, key=lambda track: -track.score)[: DETECTION_LIMITS[-1]]
-            for number, tracks in predicted.get(video, {}).items()
-            if number in is_annotated
-        }
-        ours = _VideoTracks(kept, f"the results, video {video!r}")
-        theirs = _VideoTracks(annotated.get(video, {}), f"the ground truth, video {video!r}")
-        for number, match in _match_video(ours, theirs, ranges, video, strict=strict):
-            matches[number].append(match)
-    return matches
-
-
-class _VideoTracks:
-    """The tracks of one video, class by class, and their properties as arrays."""
-
-    def __init__(self, groups: Mapping[int, Sequence[Track]], where: str) -> None:
-        tracks = [track for group in groups.values() for track in group]
-        try:
-            self.tubes = Tubes.from_masks([track.masks for track in tracks])
-        except ValueError as error:
-            raise DataError(f"{where}: {error}") from None
-        self.classes = np.array(
-            [number for number, group in groups.items() for _ in group], dtype=np.int64
-        )
-        self.scores = np.array([track.score for track in tracks], dtype=np.float64)
-        self.areas = np.array([track.area for track in tracks], dtype=np.float64)
-        self.occlusions = np.array([track.occlusion for track in tracks], dtype=np.float64)
-        self.is_crowd = np.array([track.is_crowd for track in tracks], dtype=bool)
-        self.has_id_zero = np.array([track.id == 0 for track in tracks], dtype=bool)
-
-
-def _match_video(
-    ours: _VideoTracks, theirs: _VideoTracks, ranges: Ranges, video: Any, *, strict: bool
-) -> Iterator[tuple[int, Matches]]:
-    """Matches predictions and ground truths of a video, class by class."""
-    same_class = ours.classes[:, None] == theirs.classes
+    annotated = {track.category_id for track in theirs.tracks}
+    annotated = {key for key in classes if classes[key] in {classes[one] for one in annotated}}
+    ours = _Tracks(
+        [track for track in predictions if track.category_id in annotated],
+        videos,
+        classes,
+        "the results",
+        limit=DETECTION_LIMITS[-1],
+    )
+    rows, columns = pairs = _same_group(ours.groups, theirs.groups)
+    compared, places = np.unique(columns, return_inverse=True)
     try:
-        ious = tube_ious(
-            ours.tubes, theirs.tubes, wanted=same_class, min_iou=float(IOU_THRESHOLDS[0])
-        )
+        tubes = ours.tubes()
+        low = float(IOU_THRESHOLDS[0])
+        ious = pair_ious(tubes, theirs.tubes(compared), rows, places, min_iou=low)
     except ValueError as error:
-        raise DataError(f"video {video!r}, results or ground truth: {error}") from None
-    outside = ranges.outside_area(ours.tubes.mean_areas())
-    ignored = ranges.ignored(theirs.areas, theirs.occlusions, theirs.is_crowd)
-    for number in np.union1d(ours.classes, theirs.classes).tolist():
-        rows = np.flatnonzero(ours.classes == number)
-        columns = np.flatnonzero(theirs.classes == number)
-        yield (
-            number,
-            match_tracks(
-                ious[rows][:, columns],
-                ours.scores[rows],
-                outside=outside[:, rows],
-                ignored=ignored[:, columns],
-                is_crowd=theirs.is_crowd[columns],
-                forgotten=theirs.has_id_zero[columns] if strict else None,
-            ),
+        raise DataError(str(error)) from None
+    ignored = ranges.ignored(
+        np.array([track.area for track in theirs.tracks], dtype=np.float64),
+        np.array([track.occlusion for track in theirs.tracks], dtype=np.float64),
+        is_crowd := np.array([track.is_crowd for track in theirs.tracks], dtype=bool),
+    )
+    has_id_zero = np.array([track.id == 0 for track in theirs.tracks], dtype=bool)
+    matches = match_tracks(
+        pairs,
+        ious,
+        groups=ours.groups,
+        outside=ranges.outside_area(tubes.mean_areas()),
+        ignored=ignored,
+        is_crowd=is_crowd,
+        forgotten=has_id_zero if strict else None,
+    )
+    scores = np.array([track.score for track in ours.tracks], dtype=np.float64)
+    ranks = ranks_in_groups(ours.groups)
+    curves = []
+    for number in range(max(classes.values(), default=-1) + 1):
+        mine = slice(*np.searchsorted(ours.groups // len(videos), [number, number + 1]))
+        counted = ~ignored[:, theirs.groups // len(videos) == number]
+        of_class = Matches(matches.is_hit[mine], matches.is_ignored[mine])
+        curves.append(accumulate(scores[mine], ranks[mine], of_class, counted.sum(axis=1)))
+    return curves
+
+
+class _Tracks:
+    """The tracks of a whole data set, sorted by group: a class in a video.
+
+    Groups are numbered by class, then by ascending video id. Within a group tracks are sorted by
+    falling score, if they have one, then by category id, then as in the file.
+
+    Args:
+        tracks: of known videos and classes.
+        videos: video id -> number.
+        classes: category id -> class.
+        source: name of the file, for messages.
+        limit: how many tracks of a group are kept.
+    """
+
+    def __init__(
+        self,
+        tracks: Sequence[Track],
+        videos: Mapping[Any, int],
+        classes: Mapping[Any, int],
+        source: str,
+        *,
+        limit: int | None = None,
+    ) -> None:
+        places = {category_id: place for place, category_id in enumerate(classes)}
+        group_of = [classes[t.category_id] * len(videos) + videos[t.video_id] for t in tracks]
+        groups = np.array(group_of, dtype=np.int64)
+        scores = np.array([track.score for track in tracks], dtype=np.float64)
+        categories = np.array([places[track.category_id] for track in tracks], dtype=np.int64)
+        order = np.lexsort((categories, -scores, groups))  # stable
+        if limit is not None:
+            order = order[ranks_in_groups(groups[order]) < limit]
+        self.groups = groups[order]
+        self.tracks = [tracks[index] for index in order.tolist()]
+        self._source = source
+
+    def tubes(self, places: np.ndarray | None = None) -> Tubes:
+        """Measures the masks of some tracks, ``None`` for all."""
+        chosen = self.tracks if places is None else [self.tracks[i] for i in places.tolist()]
+        source = self._source
+        return Tubes.from_masks(
+            [track.masks for track in chosen],
+            lambda index: f"{source}, video {chosen[index].video_id!r}",
         )
+
+
+def _same_group(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Pairs the members of two sorted lists of groups, int64 ``(2, P)``, ascending."""
+    first, last = (np.searchsorted(columns, rows, side=side) for side in ("left", "right"))
+    lengths = last - first
+    row_of = np.repeat(np.arange(len(rows)), lengths)
+    nth = np.arange(len(row_of)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.stack([row_of, first[row_of] + nth])
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from vidseg.errors import DataError
 from vidseg.files import read_json
 from vidseg.rle import RLE
 
-__all__ = ["GroundTruth", "Track", "group_tracks", "load_ground_truth", "load_results"]
+__all__ = ["GroundTruth", "Track", "load_ground_truth", "load_results"]
 
 OCCLUSION_LEVELS = {"no_occlusion": 0.0, "slight_occlusion": 0.25, "severe_occlusion": 0.75}
 
@@ -173,10 +173,15 @@ def _read_annotation(
             )
         category_id, areas = annotation["category_id"], annotation["areas"]
         height, width = video["height"], video["width"]
-        masks = [
-            _mask(segmentation, height, width, f"{where}, frame {frame}")
-            for frame, segmentation in enumerate(annotation["segmentations"] or ())
-        ]
+        segmentations = annotation["segmentations"] or ()
+        masks = (
+            list(segmentations)
+            if _are_compressed(segmentations)
+            else [
+                _mask(segmentation, height, width, f"{where}, frame {frame}")
+                for frame, segmentation in enumerate(segmentations)
+            ]
+        )
         # OVIS files without the levels are refused rather than scored as unoccluded
         levels = annotation["occlusion"] if occlusion else ()
     except KeyError as error:
@@ -195,13 +200,20 @@ def _read_annotation(
     )
 
 
+def _are_compressed(masks: Any) -> bool:
+    """Whether all masks are absent or compressed RLE with text, which is read without a copy."""
+    return all(
+        [
+            mask is None
+            or (type(mask) is dict and type(mask.get("counts")) is str and "size" in mask)
+            for mask in masks
+        ]
+    )
+
+
 def _mask(segmentation: Any, height: int, width: int, where: str) -> RLE | None:
-    if (
-        type(segmentation) is dict
-        and type(segmentation.get("counts")) is str
-        and "size" in segmentation
-    ):
-        return segmentation  # compressed already; read without a copy
+    if segmentation is not None and _are_compressed([segmentation]):
+        return segmentation
     try:
         return rle_ops.from_segmentation(segmentation, height, width)
     except (ValueError, TypeError) as error:
@@ -211,6 +223,8 @@ def _mask(segmentation: Any, height: int, width: int, where: str) -> RLE | None:
 def _predicted_masks(segmentations: Any, where: str) -> list[RLE | None]:
     if not isinstance(segmentations, list):
         raise DataError(f"{where}: 'segmentations' must be a list with one RLE or null per frame")
+    if _are_compressed(segmentations):
+        return segmentations
     masks: list[RLE | None] = []
     for frame, mask in enumerate(segmentations):
         if mask is not None and not (type(mask) is dict and "counts" in mask and "size" in mask):
@@ -258,28 +272,3 @@ def _occlusion_score(levels: Any, where: str) -> float:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def group_tracks(
-    tracks: Iterable[Track], classes: Mapping[Any, int]
-) -> dict[Any, dict[int, list[Track]]]:
-    """Sorts tracks by video id and class.
-
-    Args:
-        tracks: of any number of videos; those of categories that are not in ``classes`` are left
-            out.
-        classes: category id -> class, in ascending order of category ids.
-
-    Returns:
-        video id -> class -> tracks; where several categories form a class, by ascending category
-        id, then in the given order.
-    """
-    by_category: dict[Any, list[Track]] = {category_id: [] for category_id in classes}
-    for track in tracks:
-        by_category.get(track.category_id, []).append(track)
-    groups: dict[Any, dict[int, list[Track]]] = {}
-    for category_id, members in by_category.items():
-        for track in members:
-            group = groups.setdefault(track.video_id, {})
-            group.setdefault(classes[category_id], []).append(track)
-    return groups

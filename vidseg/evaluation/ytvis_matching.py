@@ -1,13 +1,13 @@
 """Assignment of predicted tracks to annotated ones, and what follows from it for AP.
 
-Shapes: D predictions and G ground truths of one video and class, L ranges (area, or area and
-occlusion), T IoU thresholds, K classes, R recall levels, M detection limits.
+Shapes: N predictions and G ground truths, D predictions of one class, P pairs, L ranges (area, or
+area and occlusion), T IoU thresholds, R recall levels, M detection limits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,6 +21,7 @@ __all__ = [
     "Ranges",
     "accumulate",
     "match_tracks",
+    "ranks_in_groups",
 ]
 
 # linspace, not arange: its values differ in the last bit, which decides exact hits such as 0.95
@@ -78,27 +79,22 @@ class Ranges:
 
 @dataclass
 class Matches:
-    """What became of the predictions of one video and class, or of several put together.
+    """What became of N predictions.
 
     Args:
-        scores: float64 ``(D,)``, descending within a video.
-        ranks: place of each prediction in its video and class, from 0, int64 ``(D,)``.
-        is_hit: matched to a counted ground truth, bool ``(L, T, D)``.
-        is_ignored: neither right nor wrong, bool ``(L, T, D)``.
-        num_truths: counted ground truths, int64 ``(L,)``.
+        is_hit: matched to a counted ground truth, bool ``(N, L, T)``.
+        is_ignored: neither right nor wrong, bool ``(N, L, T)``.
     """
 
-    scores: np.ndarray
-    ranks: np.ndarray
     is_hit: np.ndarray
     is_ignored: np.ndarray
-    num_truths: np.ndarray
 
 
 def match_tracks(
+    pairs: np.ndarray,
     ious: np.ndarray,
-    scores: np.ndarray,
     *,
+    groups: np.ndarray,
     outside: np.ndarray,
     ignored: np.ndarray,
     is_crowd: np.ndarray,
@@ -112,109 +108,147 @@ def match_tracks(
     out of range, and wrong otherwise.
 
     Args:
-        ious: ``(D, G)``, rows by falling score; values below the lowest threshold may be anything
-            below it.
-        scores: ``(D,)``, descending.
-        outside: whether the area of a prediction is out of range, bool ``(L, D)``.
+        pairs: numbers of a prediction and a ground truth of its group, int64 ``(2, P)``, ascending;
+            pairs that are left out do not overlap enough.
+        ious: ``(P,)``.
+        groups: number of the video and class of each prediction, whose predictions follow each
+            other by falling score, int64 ``(N,)``.
+        outside: whether the area of a prediction is out of range, bool ``(L, N)``.
         ignored: whether a ground truth does not count, bool ``(L, G)``.
         is_crowd: bool ``(G,)``.
         forgotten: ground truths whose match the official evaluator does not remember, bool
             ``(G,)``: the prediction then counts as unmatched while the ground truth stays taken.
     """
+    rows, columns, values = *pairs[:, ious >= IOU_THRESHOLDS[0]], ious[ious >= IOU_THRESHOLDS[0]]
     shape = (len(ignored), len(IOU_THRESHOLDS))
-    is_matched = np.zeros((*shape, len(scores)), dtype=bool)
+    is_matched = np.zeros((len(groups), *shape), dtype=bool)
     is_ignored = np.zeros_like(is_matched)
-    is_free = np.ones((*shape, ious.shape[1]), dtype=bool)
-    candidates = ious >= IOU_THRESHOLDS[0]
-    for row in np.flatnonzero(candidates.any(axis=1)).tolist():
-        columns = np.flatnonzero(candidates[row]).tolist()
-        chosen = _choose(ious[row], columns, is_free, ignored)
-        for column in columns:
-            taken = chosen == column
-            is_ignored[..., row] |= taken & ignored[:, column, None]
-            if not is_crowd[column]:
-                is_free[..., column] &= ~taken
-            if forgotten is None or not forgotten[column]:
-                is_matched[..., row] |= taken
-    is_ignored |= outside[:, None] & ~is_matched
-    return Matches(
-        scores=scores,
-        ranks=np.arange(len(scores)),
-        is_hit=is_matched & ~is_ignored,
-        is_ignored=is_ignored,
-        num_truths=(~ignored).sum(axis=1),
-    )
+    is_free = np.ones((ignored.shape[1], *shape), dtype=bool)
+    # Groups do not touch each other: the first predictions of all groups choose at once, then the
+    # second ones, and so on.
+    live, first, place = np.unique(rows, return_index=True, return_inverse=True)
+    turns = ranks_in_groups(groups[live])
+    nth = np.arange(len(rows)) - first[place]
+    order = np.lexsort((nth, turns[place]))
+    ends = np.searchsorted(turns[place][order], np.arange(turns.max(initial=-1) + 2))
+    for start, stop in pairwise(ends):
+        part = order[start:stop]
+        choosing, index = np.unique(rows[part], return_inverse=True)
+        chosen = _choose(index, columns[part], values[part], nth[part], is_free, ignored)
+        row, level, threshold = np.nonzero(chosen >= 0)
+        taken, row = chosen[row, level, threshold], choosing[row]
+        is_free[taken, level, threshold] = is_crowd[taken]
+        is_ignored[row, level, threshold] = ignored[level, taken]
+        is_matched[row, level, threshold] = True if forgotten is None else ~forgotten[taken]
+    is_ignored |= outside.T[..., None] & ~is_matched
+    return Matches(is_matched & ~is_ignored, is_ignored)
 
 
 def accumulate(
-    matches: Sequence[Matches], num_ranges: int
+    scores: np.ndarray, ranks: np.ndarray, matches: Matches, num_truths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Turns the matches of one class in all videos into its precision and recall.
 
     Args:
-        matches: per video, in ascending order of video ids (ties of scores keep that order).
-        num_ranges: L.
+        scores: of the predictions, by ascending video id, as ties keep that order, float64
+            ``(D,)``.
+        ranks: place of each prediction in its video, from 0, int64 ``(D,)``.
+        matches: of these predictions.
+        num_truths: counted ground truths, int64 ``(L,)``.
 
     Returns:
         precision ``(T, R, L, M)``, recall ``(T, L, M)`` and the score at which a recall level is
         reached ``(T, R, L, M)``, float64; -1 where a range has no ground truth.
     """
-    shape = (len(IOU_THRESHOLDS), len(RECALL_LEVELS), num_ranges, len(DETECTION_LIMITS))
-    precision, recall, scores = -np.ones(shape), -np.ones((shape[0], *shape[2:])), -np.ones(shape)
-    num_truths = sum((match.num_truths for match in matches), np.zeros(num_ranges, dtype=np.int64))
+    shape = (
+        len(IOU_THRESHOLDS),
+        len(RECALL_LEVELS),
+        len(num_truths),
+        len(DETECTION_LIMITS),
+    )
+    precision, recall, reached = -np.ones(shape), -np.ones((shape[0], *shape[2:])), -np.ones(shape)
     counted = np.flatnonzero(num_truths)
     if len(counted) == 0:
-        return precision, recall, scores
-    ranks = np.concatenate([match.ranks for match in matches])
-    all_scores = np.concatenate([match.scores for match in matches])
-    hits = np.concatenate([match.is_hit[counted] for match in matches], axis=-1)
-    ignored = np.concatenate([match.is_ignored[counted] for match in matches], axis=-1)
-    order = np.argsort(-all_scores, kind="stable")
+        return precision, recall, reached
+    order = np.argsort(-scores, kind="stable")
+    hits, ignored = matches.is_hit[order][:, counted], matches.is_ignored[order][:, counted]
+    curve, num_kept = None, -1
     for index, limit in enumerate(DETECTION_LIMITS):
-        kept = order[ranks[order] < limit]
-        curve = _curves(all_scores[kept], hits[..., kept], ignored[..., kept], num_truths[counted])
+        kept = ranks[order] < limit
+        if curve is None or kept.sum() != num_kept:  # else a higher limit that adds nothing
+            curve = _curves(scores[order][kept], hits[kept], ignored[kept], num_truths[counted])
+            num_kept = kept.sum()
         precision[:, :, counted, index] = curve[0].transpose(1, 2, 0)
         recall[:, counted, index] = curve[1].T
-        scores[:, :, counted, index] = curve[2].transpose(1, 2, 0)
-    return precision, recall, scores
+        reached[:, :, counted, index] = curve[2].transpose(1, 2, 0)
+    return precision, recall, reached
 
 
 def _curves(
     scores: np.ndarray, hits: np.ndarray, ignored: np.ndarray, num_truths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gives precision ``(L, T, R)``, last recall ``(L, T)`` and scores ``(L, T, R)``."""
-    shape = (*hits.shape[:2], len(RECALL_LEVELS))
-    precision, reached = np.zeros(shape), np.zeros(shape)
-    if hits.shape[2] == 0:
-        return precision, np.zeros(shape[:2]), reached
-    num_hits = np.cumsum(hits, axis=-1).astype(np.float64)
-    num_wrong = np.cumsum(~hits & ~ignored, axis=-1).astype(np.float64)
-    recall = num_hits / num_truths[:, None, None]
+    num_hits = np.cumsum(hits, axis=0)  # (D, L, T)
+    num_wrong = np.cumsum(~hits & ~ignored, axis=0)
     # the tiny term guards 0 / 0, and makes a perfect precision one step smaller than 1
     raw = num_hits / (num_wrong + num_hits + np.spacing(1))
-    falling = np.maximum.accumulate(raw[..., ::-1], axis=-1)[..., ::-1]
-    for cell in np.ndindex(*shape[:2]):
-        points = np.searchsorted(recall[cell], RECALL_LEVELS, side="left")
-        points = points[points < len(scores)]  # levels that are never reached stay 0
-        precision[cell][: len(points)] = falling[cell][points]
-        reached[cell][: len(points)] = scores[points]
-    return precision, recall[..., -1], reached
+    falling = np.zeros((len(scores) + 1, *hits.shape[1:]))  # levels that are never reached stay 0
+    falling[:-1] = np.maximum.accumulate(raw[::-1], axis=0)[::-1]
+    # the point at which a number of hits is reached, for every number
+    points = np.full((*hits.shape[1:], num_truths.max() + 1), len(scores))
+    points[..., 0] = 0
+    place, level, threshold = np.nonzero(hits)
+    points[level, threshold, num_hits[place, level, threshold]] = place
+    needed = [np.searchsorted(np.arange(num + 1) / num, RECALL_LEVELS) for num in num_truths]
+    at = np.take_along_axis(points, np.array(needed)[:, None], axis=-1)  # (L, T, R)
+    precision = np.take_along_axis(falling.transpose(1, 2, 0), at, axis=-1)
+    recall = hits.sum(axis=0) / num_truths[:, None]
+    return precision, recall, np.append(scores, 0.0)[at]
 
 
 def _choose(
-    ious: np.ndarray, columns: list[int], is_free: np.ndarray, ignored: np.ndarray
+    index: np.ndarray,
+    columns: np.ndarray,
+    ious: np.ndarray,
+    nth: np.ndarray,
+    is_free: np.ndarray,
+    ignored: np.ndarray,
 ) -> np.ndarray:
-    """Gives the ground truth that one prediction takes, int64 ``(L, T)``; -1 for none."""
-    chosen = np.full(is_free.shape[:2], -1)
+    """Gives the ground truths that predictions of different groups take.
+
+    Args:
+        index: prediction of each pair, ``(P,)``.
+        columns: ground truth of each pair, ``(P,)``.
+        ious: ``(P,)``.
+        nth: ascending place of the pair among those of its prediction, ``(P,)``.
+        is_free: bool ``(G, L, T)``.
+        ignored: bool ``(L, G)``.
+
+    Returns:
+        int64 ``(predictions, L, T)``, -1 for none.
+    """
+    chosen = np.full((index.max() + 1, *is_free.shape[1:]), -1)
     best = np.zeros(chosen.shape)
     has_counted = np.zeros(chosen.shape, dtype=bool)
-    for column in columns:
-        counted = ~ignored[:, column, None]
-        better = (counted & ~has_counted) | ((counted == has_counted) & (ious[column] >= best))
-        better &= is_free[..., column] & (ious[column] >= IOU_THRESHOLDS)
-        chosen[better], best[better] = column, ious[column]
-        has_counted |= better & counted
+    for number in range(nth.max() + 1):
+        pairs = nth == number
+        row, column, iou = index[pairs], columns[pairs], ious[pairs][:, None, None]
+        counted = ~ignored.T[column][..., None]
+        better = (counted & ~has_counted[row]) | (
+            (counted == has_counted[row]) & (iou >= best[row])
+        )
+        better &= is_free[column] & (iou >= IOU_THRESHOLDS)
+        chosen[row] = np.where(better, column[:, None, None], chosen[row])
+        best[row] = np.where(better, iou, best[row])
+        has_counted[row] |= better & counted
     return chosen
+
+
+def ranks_in_groups(groups: np.ndarray) -> np.ndarray:
+    """Numbers the members of each group from 0; groups are contiguous, int64 ``(N,)``."""
+    first = np.flatnonzero(np.diff(groups, prepend=-1))
+    lengths = np.diff(first, append=len(groups))
+    return np.arange(len(groups)) - np.repeat(first, lengths)
 
 
 def _outside(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
