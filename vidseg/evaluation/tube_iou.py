@@ -25,7 +25,8 @@ from vidseg.rle import RLE
 
 __all__ = ["MaskError", "Tubes", "check_runs", "pair_ious", "tube_ious"]
 
-MAX_PAIR_FRAMES = 1 << 18  # pair-frames looked at together; bounds the memory of the comparison
+MAX_PAIR_FRAMES = 1 << 16  # pair-frames looked at together; bounds the memory of the comparison
+NEAR_MASKS = 255  # masks measured together: they stay in the cache from one look to the next
 FIRST_CHARACTERS = 7  # as many as pycocotools writes for a number of 32 bits
 ANY_SIZE = (1, 1)
 LAST_CHARACTERS = "P"  # the number that ends an RLE text is written with characters below this one
@@ -90,11 +91,13 @@ class Tubes:
         tubes = cls(flat, starts, lengths, areas, sizes, name)
         places = np.flatnonzero([mask is not None for mask in flat])
         present = [mask for mask in flat if mask is not None]
-        try:
-            sizes[places] = _sizes(present)
-            areas[places] = _areas(present)
-        except MaskError as error:
-            raise tubes._named(error, places) from None
+        for start in range(0, len(present), NEAR_MASKS):
+            part = slice(start, start + NEAR_MASKS)
+            try:
+                sizes[places[part]] = _sizes(present[part])
+                areas[places[part]] = _areas(present[part])
+            except MaskError as error:
+                raise tubes._named(error, places[part]) from None
         return tubes
 
     def __len__(self) -> int:
@@ -251,6 +254,13 @@ class _Comparison:
     def _apply_masks(self, frames: slice) -> None:
         """Replaces the bounds in some frames by the exact intersections."""
         bounds, places, a, b = self._left(frames)
+        shared = np.zeros(len(a), dtype=np.int64)
+        for start in range(0, len(a), NEAR_MASKS):
+            part = slice(start, start + NEAR_MASKS)
+            shared[part] = self._intersections(a[part], b[part])
+        bounds[places] = shared
+
+    def _intersections(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         self._rows.check(a)
         self._columns.check(b)
         rows, columns = self._rows.masks, self._columns.masks
@@ -258,8 +268,7 @@ class _Comparison:
         # out, and before it starts takes as long as several merges.
         merge = coco_mask.merge
         pairs = zip(a.tolist(), b.tolist(), strict=True)
-        both = [merge([rows[i], columns[j]], True) for i, j in pairs]
-        bounds[places] = rle_ops.area(both)
+        return rle_ops.area([merge([rows[i], columns[j]], True) for i, j in pairs])
 
     def _left(self, frames: slice) -> tuple[np.ndarray, Any, np.ndarray, np.ndarray]:
         """Gives the bounds in some frames, where they are not 0, and the masks compared there."""
@@ -271,9 +280,7 @@ class _Comparison:
 
 def _new(is_known: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Gives the places that were not known yet, each once, and marks them as known."""
-    is_wanted = np.zeros_like(is_known)
-    is_wanted[places] = True
-    new = np.flatnonzero(is_wanted & ~is_known)
+    new = np.unique(places[~is_known[places]])
     is_known[new] = True
     return new
 
