@@ -153,3 +153,8 @@ def test_a_damaged_mask_is_named(damage: str) -> None:
 
     with pytest.raises(ValueError, match=r"^the 2nd, frame 2: an RLE is damaged"):
         compare()
+
+
+def test_a_track_without_frames_may_be_the_last() -> None:
+    tubes = Tubes.from_masks([rles(np.ones((2, 4, 6), bool)), []])
+    np.testing.assert_array_equal(tube_ious(tubes, tubes), [[1, 0], [0, 0]])

@@ -209,10 +209,9 @@ class _Comparison:
         lengths = np.minimum(rows.lengths[row_of], columns.lengths[column_of])[:, None]
         frames = np.arange(lengths.max(initial=0))
         counts = frames < lengths  # (P, T)
-        # beyond its end a track is given its first mask, which does not count
-        inside = np.where(counts, frames, 0)
-        self._row_places = rows.starts[row_of, None] + inside
-        self._column_places = columns.starts[column_of, None] + inside
+        # beyond its end a track is given the very first mask, which does not count
+        self._row_places = np.where(counts, rows.starts[row_of, None] + frames, 0)
+        self._column_places = np.where(counts, columns.starts[column_of, None] + frames, 0)
         row_sizes, column_sizes = rows.sizes[self._row_places], columns.sizes[self._column_places]
         counts &= (row_sizes == column_sizes) | (row_sizes == 0) | (column_sizes == 0)
         row_areas, column_areas = rows.areas[self._row_places], columns.areas[self._column_places]
