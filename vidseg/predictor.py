@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from vidseg.data.transforms import Resize, shortest_edge_size
 from vidseg.engine.precision import Precision
 from vidseg.errors import ConfigError, DataError, UserError
 from vidseg.modeling import build_model
-from vidseg.structures import VideoInstances
+from vidseg.modeling.meta_arch import RecordedSession, Recorder, VideoSession
+from vidseg.structures import Explanation, FrameAttention, VideoInstances
 from vidseg.video.io import VideoFrame, VideoReader
 
 __all__ = ["VideoPredictor"]
@@ -115,11 +116,77 @@ class VideoPredictor:
         Raises:
             DataError: if the source cannot be read.
         """
-        session = None
+        return self._predict(source, self._start)
+
+    def explain(
+        self, source: Any, *, min_score: float = 0.0, max_tracks: int = 5
+    ) -> tuple[VideoInstances, Explanation]:
+        """Gives the tracks of the whole video, as ``predict`` does, and what the model read.
+
+        The video is read, and its frames segmented, a second time while the attention is gone
+        through; so memory is that of ``predict`` and a few numbers per track and frame.
+
+        Args:
+            source: as for ``predict``, but no iterator; or a function that gives one each time.
+            min_score: tracks below it are not explained.
+            max_tracks: that are explained at most, best first.
+
+        Raises:
+            DataError: if the source cannot be read.
+            UserError: if the model offers no explanation.
+        """
+        self.check_explains()
+        if isinstance(source, Iterator):
+            raise UserError("an explanation reads its source twice, which an iterator cannot give")
+        recorders: list[Recorder] = []
+        model: Any = self.model
+
+        def start(size: tuple[int, int]) -> VideoSession:
+            session = self._start(size)
+            recorders.append(model.recorder(session))
+            return RecordedSession(session, recorders[0])
+
+        def reopened() -> Any:
+            return source() if callable(source) else source
+
+        result = self._predict(reopened(), start)
+        (recorder,) = recorders
+        tracks = _best_tracks(result, min_score)[:max_tracks]
+
+        def attention() -> Iterator[FrameAttention]:
+            first = 0
+            for _, frames, _ in self._windows(reopened()):
+                with torch.no_grad(), self.precision.autocast():
+                    window = recorder.attention(frames, first, tracks)
+                yield from window
+                first += len(frames)
+
+        return result, Explanation(
+            tracks,
+            attention,
+            recorder.attention_source,
+            frame_weights=recorder.frame_weights(tracks) if tracks else None,
+            rows=recorder.rows(),
+        )
+
+    def check_explains(self) -> None:
+        """Checks that ``explain`` is possible.
+
+        Raises:
+            UserError: if the model offers no explanation.
+        """
+        if not hasattr(self.model, "recorder"):
+            kind = type(self.model).__name__
+            raise UserError(f"{kind} offers no explanation of its results: it has no `recorder`")
+
+    def _predict(
+        self, source: Any, start: Callable[[tuple[int, int]], VideoSession]
+    ) -> VideoInstances:
+        session: Any = None
         seen: list[int] = []
         for indices, frames, size in self._windows(source):
             if session is None:
-                session = self._start(size)
+                session = start(size)
             with torch.no_grad(), self.precision.autocast():
                 getattr(session, "feed", session.step)(frames)
             seen.extend(indices)
@@ -211,6 +278,12 @@ def _frames(source: Any) -> Iterable[VideoFrame]:
 
 def _name(source: Any) -> str:
     return str(source) if isinstance(source, (str, Path)) else "the source"
+
+
+def _best_tracks(result: VideoInstances, min_score: float) -> list[int]:
+    order = result.scores.argsort(descending=True, stable=True).tolist()
+    ids, scores = result.track_ids.tolist(), result.scores.tolist()
+    return list(dict.fromkeys(ids[row] for row in order if scores[row] >= min_score))
 
 
 def _part(result: VideoInstances, start: int, stop: int) -> VideoInstances:

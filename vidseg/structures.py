@@ -5,7 +5,7 @@ Shapes: N instances, T frames, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,15 @@ from torch import Tensor
 from . import rle as rle_ops
 from .rle import RLE
 
-__all__ = ["ClipInstances", "ShapeSpec", "VideoInstances", "masks_to_boxes"]
+__all__ = [
+    "ClipInstances",
+    "Explanation",
+    "FrameAttention",
+    "QueryRows",
+    "ShapeSpec",
+    "VideoInstances",
+    "masks_to_boxes",
+]
 
 
 @dataclass(frozen=True)
@@ -204,6 +212,69 @@ class VideoInstances:
             }
             for score, label, track in zip(scores, labels, self.masks, strict=True)
         ]
+
+
+@dataclass
+class FrameAttention:
+    """Where the model looked in one frame, for each of n tracks.
+
+    Args:
+        maps: share of each cell in what a frame query read, float32 ``(n, h, w)``: sum 1 over the
+            cells, or all 0 for a track that no query stands for.
+        covered: (height, width) that the cells span, in units of the picture's: 1 or a little
+            more, since frames are padded below and to the right.
+        queries: number of that query for each track, -1 for none.
+        shares: its share in what the track read of the frame's queries, 0 to 1.
+    """
+
+    maps: Tensor
+    covered: tuple[float, float]
+    queries: list[int]
+    shares: list[float]
+
+
+@dataclass
+class QueryRows:
+    """What became of the rows of a tracker's queries in one frame.
+
+    The first ``num_tracks`` rows carry the tracks of the frame before, the ``num_anchors`` rows
+    after them stand for one possible new object each.
+
+    Args:
+        num_tracks: P.
+        num_anchors: Q.
+        rows: that stayed, at most P + Q; a row from P on is a birth.
+        ids: track of each of them.
+        visible: whether its object was seen, else it is being waited for.
+        ended: tracks that were given up in this frame.
+    """
+
+    num_tracks: int
+    num_anchors: int
+    rows: list[int]
+    ids: list[int]
+    visible: list[bool]
+    ended: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Explanation:
+    """What a model read to find the tracks of a video.
+
+    Args:
+        track_ids: n of the result's tracks, best first.
+        attention: goes through the video once more and yields every frame's attention in order.
+        attention_source: what the maps are, in words.
+        frame_weights: share of each frame in a track's class, float32 ``(n, T)``, sum 1; ``None``
+            where the model does not weight its frames.
+        rows: the tracker's queries, frame by frame; ``None`` for a model without them.
+    """
+
+    track_ids: list[int]
+    attention: Callable[[], Iterator[FrameAttention]]
+    attention_source: str
+    frame_weights: Tensor | None = None
+    rows: list[QueryRows] | None = None
 
 
 def masks_to_boxes(masks: Tensor) -> Tensor:

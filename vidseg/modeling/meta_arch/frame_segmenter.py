@@ -5,7 +5,7 @@ Shapes: B frames, T frames of a video, Q queries, N objects, C channels, K class
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from vidseg.rle import RLE
 from vidseg.structures import ClipInstances, VideoInstances
 
 from .base import Sample, SegmenterBase, Size
+from .explaining import LinkingRecorder
 from .mask_store import MaskStore
 from .session import ResultPlace, ResultSettings
 
@@ -97,6 +98,12 @@ class FrameSegmenter(SegmenterBase):
         """Makes a session that links the frames of one video."""
         return LinkingSession(self, place)
 
+    def recorder(self, session: LinkingSession) -> LinkingRecorder:
+        """Gives what explains the results of a session; see ``Recorder``."""
+        recorder = LinkingRecorder(self)
+        session.observers.append(recorder.orders.append)
+        return recorder
+
 
 def frame_targets(
     instances: ClipInstances, size: Size, *, match_absent: bool
@@ -144,6 +151,7 @@ class LinkingSession:
         self.model = model
         self.place = place
         self.image_size: Size | None = None
+        self.observers: list[Callable[[Tensor], object]] = []  # told every frame's order (Q,)
         self._linked: _Linked | None = None
 
     @torch.no_grad()
@@ -202,9 +210,12 @@ class LinkingSession:
             none = torch.zeros(len(logits), device=logits.device)
             self._linked = _Linked(embeds, torch.zeros_like(logits), none, none.clone())
         linked = self._linked
+        order = torch.arange(len(logits), device=logits.device)
         if linked.num_frames:
             order = link_step(linked.embeds, embeds)
             logits, masks, embeds = logits[order], masks[order], embeds[order]
+        for observe in self.observers:
+            observe(order)
         linked.embeds = embeds
         linked.logits += logits
         probability, pixels = foreground_confidence(masks)

@@ -6,15 +6,16 @@ Shapes: t frames of a window, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from vidseg.config import CfgNode
-from vidseg.structures import VideoInstances
+from vidseg.structures import FrameAttention, QueryRows, VideoInstances
 
-__all__ = ["ResultPlace", "ResultSettings", "VideoSession"]
+__all__ = ["Recorder", "ResultPlace", "ResultSettings", "VideoSession"]
 
 Size = tuple[int, int]
 
@@ -38,6 +39,44 @@ class VideoSession(Protocol):
 
     def finish(self) -> VideoInstances:
         """Gives the instances of the whole video."""
+        ...
+
+
+class Recorder(Protocol):
+    """Watches one session and tells afterwards what its model read; the results stay the same.
+
+    A model that can explain its results offers ``recorder(session)``, which gives one. It keeps
+    a few numbers per track and frame; the maps come from segmenting the frames once more.
+    """
+
+    attention_source: str
+    """What the maps are, in words."""
+
+    def recording(self) -> AbstractContextManager[None]:
+        """Surrounds every call of the session, its ``finish`` included."""
+        ...
+
+    def attention(
+        self, frames: Tensor, start: int, track_ids: Sequence[int]
+    ) -> list[FrameAttention]:
+        """Tells where tracks of the result were seen, after ``finish``.
+
+        Args:
+            frames: a window as the session got it, uint8 ``(t, 3, H, W)``.
+            start: number of its first frame, counted from 0.
+            track_ids: n tracks.
+
+        Returns:
+            One per frame.
+        """
+        ...
+
+    def frame_weights(self, track_ids: Sequence[int]) -> Tensor | None:
+        """Gives each frame's share in the class of tracks, ``(n, T)``, if there is such a thing."""
+        ...
+
+    def rows(self) -> list[QueryRows] | None:
+        """Gives what became of the tracker's queries, frame by frame, if there are any."""
         ...
 
 
