@@ -46,6 +46,10 @@ class FrameTracks:
         embeds: query embeddings, ``(M, C)``.
         masks: mask logits, ``(M, h, w)``.
         ended: tracks that this frame ended, noise included.
+        rows: which of the queries each comes from, int64 ``(M,)``; the first ``num_tracks`` of
+            them carried tracks of the frame before, the ``num_anchors`` after them new objects.
+        num_tracks: P of the frame before.
+        num_anchors: Q.
     """
 
     ids: Tensor
@@ -53,6 +57,9 @@ class FrameTracks:
     embeds: Tensor
     masks: Tensor
     ended: EndedTracks
+    rows: Tensor
+    num_tracks: int
+    num_anchors: int
 
 
 def track_frame(
@@ -105,8 +112,17 @@ def track_frame(
     masks = tracker.segment(queries, frame.projected)  # (M, h, w)
     codes = tracker.mask_position(masks, frame.mask_features)
     ended = end_tracks(memory, plan)
-    memory = commit_step(memory, plan, embeds=queries, logits=logits, codes=codes)
-    return memory, FrameTracks(memory.ids, plan.visible, queries, masks, ended)
+    after = commit_step(memory, plan, embeds=queries, logits=logits, codes=codes)
+    return after, FrameTracks(
+        after.ids,
+        plan.visible,
+        queries,
+        masks,
+        ended,
+        rows=plan.kept,
+        num_tracks=len(memory),
+        num_anchors=len(frame.embeds),
+    )
 
 
 def track_window(

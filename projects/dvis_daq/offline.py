@@ -11,8 +11,9 @@ from vidseg.config import CfgNode
 from vidseg.errors import ConfigError
 from vidseg.modeling.build import META_ARCH_REGISTRY
 from vidseg.modeling.criterion import SetCriterion
-from vidseg.modeling.meta_arch import ResultPlace, VideoSession
+from vidseg.modeling.meta_arch import Recorder, ResultPlace, VideoSession
 
+from .explanation import RefiningRecorder
 from .offline_training import offline_losses
 from .online import OnlineModel
 from .refiner import TemporalRefiner
@@ -77,3 +78,7 @@ class OfflineModel(OnlineModel):
         """Makes the session of one video; see the base class."""
         wanted = self.training_settings.refiner_input
         return OfflineSession(self.parts(), self.refiner, wanted, place, memory_mb=self.memory_mb)
+
+    def recorder(self, session: Any) -> Recorder:
+        """Gives what explains the results of a session of this model; see ``Recorder``."""
+        return RefiningRecorder(self, self.tracker, self.refiner, session)

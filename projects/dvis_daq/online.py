@@ -9,9 +9,16 @@ from torch import Tensor, nn
 
 from vidseg.config import CfgNode
 from vidseg.modeling.build import META_ARCH_REGISTRY
-from vidseg.modeling.meta_arch import ResultPlace, ResultSettings, SegmenterBase, VideoSession
+from vidseg.modeling.meta_arch import (
+    Recorder,
+    ResultPlace,
+    ResultSettings,
+    SegmenterBase,
+    VideoSession,
+)
 
 from .criterion import DAQCriterion
+from .explanation import TrackingRecorder
 from .memory import TrackRules
 from .online_training import online_losses
 from .sessions import OnlineSession, TrackingParts
@@ -101,6 +108,10 @@ class OnlineModel(SegmenterBase):
     def session(self, place: ResultPlace) -> VideoSession:
         """Makes the session of one video; see the base class."""
         return OnlineSession(self.parts(), place)
+
+    def recorder(self, session: Any) -> Recorder:
+        """Gives what explains the results of a session of this model; see ``Recorder``."""
+        return TrackingRecorder(self, self.tracker, session)
 
     def parts(self) -> TrackingParts:
         """Gives what a session needs of the model."""

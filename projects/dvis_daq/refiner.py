@@ -184,7 +184,14 @@ class TemporalRefiner(nn.Module):
         return padding & ~everywhere
 
     def _frame_weights(self, normed: Tensor, padding: Tensor | None) -> Tensor:
-        activation = self.activation_proj(normed)[..., 0].float()  # (B, N, T)
+        return self.share_out(self.activation_proj(normed)[..., 0].float(), padding)
+
+    def activation(self, queries: Tensor) -> Tensor:
+        """Gives what frame weights are made of, float32 ``(...)``, for queries ``(..., C)``."""
+        return self.activation_proj(self.decoder_norm(queries))[..., 0].float()
+
+    def share_out(self, activation: Tensor, padding: Tensor | None) -> Tensor:
+        """Turns activations ``(..., T)`` into shares of the frames; ``padding`` likewise."""
         if self.use_padding_mask and padding is not None:
             everywhere = padding.all(dim=-1, keepdim=True)
             activation = activation.masked_fill(padding & ~everywhere, float("-inf"))

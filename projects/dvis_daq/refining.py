@@ -24,6 +24,8 @@ from .settings import RefinerInput
 
 __all__ = ["OfflineSession"]
 
+_NOTHING_REFINED = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.bool)
+
 
 class OfflineSession:
     """Tracks as the online session, then refines the best tracks over the whole clip.
@@ -63,6 +65,9 @@ class OfflineSession:
         self._input = refiner_input
         self._memory_mb = memory_mb
         self._kept = self._new_keepings()
+        self.observers = self._state.observers
+        self.fills = refiner_input.fill
+        self.refined = _NOTHING_REFINED  # ids (N,) and padding (N, T), known after ``finish``
 
     @torch.no_grad()
     def step(self, frames: Tensor) -> VideoInstances:
@@ -83,6 +88,7 @@ class OfflineSession:
         """Gives the refined instances of all frames of this clip."""
         clip = self._state.clip
         instances = self.instances()
+        self.refined = instances.ids, instances.padding
         if len(instances) == 0:
             return self._state.nothing(clip)
         queries, padding = instances.queries, instances.padding

@@ -62,6 +62,7 @@ class TrackingState:
         self.memory = TrackMemory.empty(weight.shape[1], weight.shape[0], weight.device)
         self.ended = self.memory.as_ended()
         self.geometry: FrameGeometry | None = None
+        self.observers: list[Callable[[FrameTracks], object]] = []  # told of every frame
         self._place = place
 
     @property
@@ -110,6 +111,8 @@ class TrackingState:
                 ended = self._of_this_clip(without_noise(tracked.ended, parts.rules))
                 self.ended = self.ended.joined(ended)
             keep(self.num_frames, tracked)
+            for observe in self.observers:
+                observe(tracked)
             self.memory = memory
         return window
 
@@ -167,6 +170,7 @@ class OnlineSession:
         self._state = TrackingState(parts, place)
         self._history = MaskHistory()
         self._quality = MaskQuality()
+        self.observers = self._state.observers
 
     def step(self, frames: Tensor) -> VideoInstances:
         """Tracks through the next frames, uint8 ``(t, 3, H, W)``.
