@@ -34,6 +34,9 @@ Written for each input, under DIR/<name>/: overlay.mp4 (overlay.png for a pictur
 video; a folder of videos or of such folders stands for all of them. Without --weights, those of
 MODEL.WEIGHTS or of the finished run in OUTPUT_DIR are used. Exit code 1 if an input failed.
 
+With --explain, DIR/<name>/explain/ shows for the best tracks where in the picture their queries
+looked (attention_*.mp4, .png, .json), and for models that have them how much each frame counted
+for the class (frame_weights.*) and which queries were tracks and which births (anchors.*).
 An input that arrives while it is shown: camera:0, or - for an encoded video on the standard input.
 It gets overlay.mp4 and windows.jsonl, a line per window as soon as the model knows its tracks;
 --max-frames or Ctrl-C ends it.
@@ -60,6 +63,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--boxes", action="store_true", help="draw bounding boxes as well")
     parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="show what the model read, too, in DIR/<name>/explain/",
+    )
+    parser.add_argument(
+        "--explain-tracks", type=_positive, metavar="N", help="the best N tracks (5)"
+    )
+    parser.add_argument(
         "--every", type=_positive, default=1, metavar="N", help="take each N-th frame"
     )
     parser.add_argument("--max-frames", type=_positive, metavar="N", help="stop after N frames")
@@ -81,6 +92,8 @@ def main(argv: list[str]) -> int:
     from vidseg.predictor import VideoPredictor
 
     predictor = VideoPredictor.from_config(cfg, args.weights or None)
+    if args.explain:
+        predictor.check_explains()
     inputs = [path for given in args.input for path in _expand(Path(given))]
     failed = 0
     for path, folder in zip(inputs, _folders(inputs, args.output), strict=True):
@@ -102,6 +115,8 @@ def _with_overrides(parser: argparse.ArgumentParser, argv: list[str]) -> argpars
     args.input = args.input[:first]
     if not args.input:
         parser.error("--input: no path given")
+    if args.explain_tracks and not args.explain:
+        parser.error("--explain-tracks: only with --explain")
     return args
 
 
@@ -172,9 +187,19 @@ def _show(predictor: VideoPredictor, path: Path, folder: Path, args: argparse.Na
     started = time.perf_counter()
     reader = VideoReader(path, every=args.every, max_frames=args.max_frames)
     make_folder(folder, "--output: the folder")
+    explanation = None
     if reader.is_live:
+        if args.explain:
+            raise UserError(f"--explain reads a video twice, {path} comes only once; record it first")
         return _show_live(predictor, reader, folder, args)
-    result = predictor.predict(_with_progress(reader, path.name))
+    if args.explain:
+        result, explanation = predictor.explain(
+            lambda: _with_progress(reader, path.name),
+            min_score=args.confidence,
+            max_tracks=args.explain_tracks or 5,
+        )
+    else:
+        result = predictor.predict(_with_progress(reader, path.name))
     seconds = time.perf_counter() - started
     _write_results(predictor, result, path, folder)
     suffix = "png" if reader.is_picture else "mp4"
@@ -190,7 +215,13 @@ def _show(predictor: VideoPredictor, path: Path, folder: Path, args: argparse.Na
     strips = save_strips(path, result, folder / "strips.png", **shown)
     if strips is None:  # none of an earlier run either
         (folder / "strips.png").unlink(missing_ok=True)
-    return f"{path}: {_summary(result, args.confidence, seconds)} -> {overlay}"
+    if explanation is not None:
+        from vidseg.video.explain import save_explanation
+
+        names = predictor.class_names
+        save_explanation(path, result, explanation, folder / "explain", class_names=names)
+    shown_in = overlay if explanation is None else f"{overlay}, {folder / 'explain'}"
+    return f"{path}: {_summary(result, args.confidence, seconds)} -> {shown_in}"
 
 
 def _show_live(

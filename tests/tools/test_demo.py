@@ -132,6 +132,41 @@ def test_nothing_above_the_confidence_is_said(
     assert not (output / "clip" / "strips.png").exists()
 
 
+def test_explain_adds_files_and_changes_no_result(
+    demo: Callable[..., tuple[int, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = make_video(tmp_path / "clip.mp4", 7)
+    demo(video, options=("--every", "2"))
+    plain = (tmp_path / "shown" / "clip" / "results.json").read_bytes()
+    code, output = demo(video, options=("--every", "2", "--explain", "--explain-tracks", "2"))
+    assert code == 0
+    assert (output / "clip" / "results.json").read_bytes() == plain
+    folder = output / "clip" / "explain"
+    assert str(folder) in capsys.readouterr().out
+    tracks = json.loads((folder / "attention.json").read_text())["tracks"]
+    assert len(tracks) == 2
+    files = {f"attention_{track}.{kind}" for track in tracks for kind in ("mp4", "png")}
+    assert {path.name for path in folder.iterdir()} == files | {"attention.json"}
+    for track, records in tracks.items():
+        assert [record["frame"] for record in records] == [0, 2, 4, 6]
+        assert len(list(VideoReader(folder / f"attention_{track}.mp4"))) == 4
+
+
+def test_explain_needs_a_model_that_can(
+    demo: Callable[..., tuple[int, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vidseg.modeling.meta_arch import FrameSegmenter
+
+    video = make_video(tmp_path / "clip.mp4", 1)
+    with monkeypatch.context() as patch:
+        patch.delattr(FrameSegmenter, "recorder")
+        with pytest.raises(UserError, match="FrameSegmenter offers no explanation of its results"):
+            demo(video, options=("--explain",))
+    with pytest.raises(SystemExit) as stopped:
+        demo(video, options=("--explain-tracks", "3"))
+    assert stopped.value.code == 2
+
+
 def test_every_and_max_frames(demo: Callable[..., tuple[int, Path]], tmp_path: Path) -> None:
     video = make_video(tmp_path / "clip.mp4", 9)
     _, output = demo(video, options=("--every", "2", "--max-frames", "3"))

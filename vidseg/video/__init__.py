@@ -1,5 +1,5 @@
 """Reading, writing and drawing on video."""
 
-from . import draw, io, strip
+from . import draw, explain, io, strip
 
-__all__ = ["draw", "io", "strip"]
+__all__ = ["draw", "explain", "io", "strip"]

@@ -22,7 +22,7 @@ from .labels import make_plate
 if TYPE_CHECKING:
     from vidseg.structures import VideoInstances
 
-__all__ = ["save_strips"]
+__all__ = ["evenly", "save_strips"]
 
 _GAP = 4
 _BACKGROUND = (24, 24, 28)
@@ -63,7 +63,7 @@ def save_strips(
     rows = _collect(result, class_names, min_score)
     if not rows:
         return None
-    chosen = {track: _evenly(sorted(frames), num_crops) for track, frames in rows.items()}
+    chosen = {track: evenly(sorted(frames), num_crops) for track, frames in rows.items()}
     crops = _cut(source, rows, chosen, crop_size)
     picture = _assemble(rows, chosen, crops, crop_size)
     save_image(picture, Path(output))
@@ -89,7 +89,7 @@ def _ids_by_score(result: VideoInstances) -> list[int]:
     return list(dict.fromkeys(ids))
 
 
-def _evenly(frames: Sequence[int], count: int) -> list[int]:
+def evenly(frames: Sequence[int], count: int) -> list[int]:
     """Picks at most ``count`` of the frames at even steps, first and last included."""
     if len(frames) <= count:
         return list(frames)
