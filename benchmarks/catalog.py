@@ -12,7 +12,8 @@ from .case import Case
 __all__ = ["GROUPS", "groups", "select"]
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "dvis_daq": ("deformable", "frame_segmenter"),
+    "dvis_daq": ("deformable", "frame_segmenter", "video_length"),
+    "ytvis": ("ytvis_eval",),
     "switches": ("switches",),
 }
 """The modules of this folder whose ``CASES`` make up each group."""

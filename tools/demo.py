@@ -190,7 +190,7 @@ def _show(predictor: VideoPredictor, path: Path, folder: Path, args: argparse.Na
     explanation = None
     if reader.is_live:
         if args.explain:
-            raise UserError(f"--explain reads a video twice, {path} comes only once; record it first")
+            raise UserError(f"--explain reads its input twice; record {path} to a file first")
         return _show_live(predictor, reader, folder, args)
     if args.explain:
         result, explanation = predictor.explain(
