@@ -6,9 +6,9 @@ Shapes: n slots (P tracks, then S background slots), Q frame queries, C channels
 from __future__ import annotations
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from vidseg.assignment import linear_sum_assignment
 from vidseg.layers.attention import attend
 from vidseg.layers.onednn import Linear
 

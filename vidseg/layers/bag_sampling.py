@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from scipy import sparse
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -157,6 +156,8 @@ def _table_gradient(corners: Tensor, shares: Tensor, gradient: Tensor, num_rows:
     per_bag = _per_bag(corners)
     ends = torch.arange(0, num_bags * per_bag + 1, per_bag, dtype=torch.int32)
     entries = (shares.flatten().numpy(), corners.flatten().numpy(), ends.numpy())
+    from scipy import sparse  # inference does without it, and starts faster
+
     matrix = sparse.csr_array(entries, shape=(num_bags, num_rows))
     return torch.from_numpy(matrix.T @ gradient.numpy())
 

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from vidseg.assignment import linear_sum_assignment
 from vidseg.config import CfgNode
 
 from .mask_losses import Rand, pair_bce, pair_dice, sample_points

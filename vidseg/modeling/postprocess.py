@@ -8,10 +8,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
+from vidseg.assignment import linear_sum_assignment
 from vidseg.rle import RLE
 
 from .mask_encoding import Size, encode_masks

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import stochastic_depth
 
 from vidseg.layers import Linear
 
@@ -86,7 +85,12 @@ class SwinBlock(nn.Module):
 
     def _keep(self, update: Tensor) -> Tensor:
         """Leaves the update out for some samples in training."""
-        return stochastic_depth(update, self.drop_path, mode="row", training=self.training)
+        if not (self.training and self.drop_path):
+            return update
+        # Costs 150 MiB and seconds, which only this training should pay.
+        from torchvision.ops import stochastic_depth
+
+        return stochastic_depth(update, self.drop_path, mode="row")
 
 
 class _WindowAttention(nn.Module):
