@@ -12,7 +12,7 @@ from .case import Case
 __all__ = ["GROUPS", "groups", "select"]
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "dvis_daq": ("deformable", "frame_segmenter", "video_length"),
+    "dvis_daq": ("deformable", "frame_segmenter", "published", "video_length"),
     "ytvis": ("ytvis_eval",),
     "switches": ("switches",),
 }
