@@ -176,11 +176,10 @@ def attend(
         ``(B, N, C)`` after the output projection. A query that is blocked everywhere reads zeros.
     """
     heads = attention.num_heads
-    w_q, w_k, w_v = attention.in_proj_weight.chunk(3)
-    b_q, b_k, b_v = attention.in_proj_bias.chunk(3)
-    q = linear(query, w_q, b_q).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, N, C/h)
-    k = linear(key, w_k, b_k).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, M, C/h)
-    v = linear(value, w_v, b_v).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, M, C/h)
+    q, k, v = (
+        x.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, N or M, C/h)
+        for x in _project(attention, query, key, value)
+    )
     out = F.scaled_dot_product_attention(
         q,
         k,
@@ -190,6 +189,24 @@ def attend(
     )
     out = out.transpose(1, 2).flatten(2)  # (B, N, C)
     return linear(out, attention.out_proj.weight, attention.out_proj.bias)
+
+
+def _project(
+    attention: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, ...]:
+    """Maps queries, keys and values; what comes as one tensor goes through one product."""
+    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    width = attention.embed_dim
+    if query is key is value:
+        return linear(query, weight, bias).chunk(3, dim=-1)
+    if query is key:
+        q, k = linear(query, weight[: 2 * width], bias[: 2 * width]).chunk(2, dim=-1)
+        return q, k, linear(value, weight[2 * width :], bias[2 * width :])
+    q = linear(query, weight[:width], bias[:width])
+    if key is value:
+        return q, *linear(key, weight[width:], bias[width:]).chunk(2, dim=-1)
+    k = linear(key, weight[width : 2 * width], bias[width : 2 * width])
+    return q, k, linear(value, weight[2 * width :], bias[2 * width :])
 
 
 def _open_positions(
