@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vidseg.modeling.criterion import MatchedMaps, PointCriterion, mean_over_ranks
+from vidseg.modeling.criterion import MatchedMaps, PointCriterion
 from vidseg.modeling.matcher import Pairs
 
 from .targets import ClipTargets
@@ -62,7 +62,7 @@ class DAQCriterion(PointCriterion):
             masks = torch.cat([f.masks for f in frames], dim=1)  # (L, sum m, h, w)
             classes = torch.cat([self._classes(f, targets) for f in frames])
             rows = torch.cat([f.foreground[1] * targets.num_frames + f.frame for f in frames])
-            num_masks = mean_over_ranks(sum(f.num_pairs for f in frames), device)
+            num_masks = max(float(sum(f.num_pairs for f in frames)), 1.0)
             matched = MatchedMaps(targets.masks.flatten(0, 1), rows.to(device), num_masks)
             losses: dict[str, Tensor] = {}
             for suffix, layer in self.used(len(logits)).items():

@@ -30,30 +30,16 @@ from vidseg.config import load_config  # noqa: E402
 from vidseg.data import build_train_loader  # noqa: E402
 from vidseg.engine.distributed import is_main, process_group, rank, world_size  # noqa: E402
 from vidseg.modeling import build_model  # noqa: E402
-from vidseg.structures import ClipInstances  # noqa: E402
 
 Sample = dict[str, Any]
 
 
-def mirrored(sample: Sample) -> Sample:
-    """Gives the mirror image of a clip, which has as many objects on every frame."""
-    objects = sample["instances"]
-    copy = ClipInstances(objects.masks.flip(-1).contiguous(), objects.labels, objects.present)
-    return {**sample, "frames": sample["frames"].flip(-1).contiguous(), "instances": copy}
-
-
-def batch_of(cfg: Any, stage: str) -> list[Sample]:
-    """Gives the samples of all ranks together.
-
-    The segmenter divides by the masks of the batch, the others by those of each clip: there, the
-    clips that the ranks compute at the same time must have as many.
-    """
+def batch_of(cfg: Any) -> list[Sample]:
+    """Gives the samples of all ranks together."""
     samples: list[Sample] = next(iter(build_train_loader(cfg, rank=0, world_size=1)))
-    if stage == "segmenter":
-        counts = [len(sample["instances"].labels) for sample in samples]
-        assert sum(counts[::2]) != sum(counts[1::2]), "the average over ranks would not show"
-        return samples
-    return [clip for first in samples[:2] for clip in (first, mirrored(first))]
+    counts = [len(sample["instances"].labels) for sample in samples]
+    assert sum(counts[::2]) != sum(counts[1::2]), "other divisors on the ranks would not show"
+    return samples
 
 
 def config_of(stage: str, data: str) -> Any:
@@ -63,8 +49,7 @@ def config_of(stage: str, data: str) -> Any:
         if owner in ("", stage):
             words += [name, value]
     words += ["DATASETS.TRAIN", f"('{data}',)", "SOLVER.IMS_PER_BATCH", 4]
-    # With another weight for "no object" each rank has a divisor of its own, as published.
-    words += ["DATALOADER.NUM_WORKERS", 0, "MODEL.MASK_FORMER.NO_OBJECT_WEIGHT", 1.0]
+    words += ["DATALOADER.NUM_WORKERS", 0]
     return load_config(ROOT / "projects" / "dvis_daq" / f"{stage}.yaml", words)
 
 
@@ -76,7 +61,7 @@ def main(stage: str, data: str, path: str) -> None:
         for module in model.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()  # a share of the batch has statistics of its own
-        samples = batch_of(cfg, stage)[rank() :: world_size()]
+        samples = batch_of(cfg)[rank() :: world_size()]
         for sample in samples:
             sample["iteration"], sample["max_iter"] = 1, 100
         torch.manual_seed(0)

@@ -19,7 +19,7 @@ from vidseg.config import CfgNode
 from .mask_losses import PointDraw, draw_points, mask_point_losses
 from .matcher import ClipTargets, HungarianMatcher, Layer, Pairs
 
-__all__ = ["MatchedMaps", "PointCriterion", "SetCriterion", "class_loss", "mean_over_ranks"]
+__all__ = ["MatchedMaps", "PointCriterion", "SetCriterion", "class_loss"]
 
 
 class PointCriterion(nn.Module):
@@ -34,6 +34,9 @@ class PointCriterion(nn.Module):
         oversample_ratio: candidates per point.
         importance_sample_ratio: share of the points chosen by uncertainty.
         deep_supervision: whether the earlier predictions count too.
+        spans_ranks: whether the clips of all processes are one batch with common divisors; else
+            every call has its own. Either way the gradients of several processes are those of one
+            that has all their clips.
     """
 
     empty_weight: Tensor
@@ -49,6 +52,7 @@ class PointCriterion(nn.Module):
         oversample_ratio: float = 3.0,
         importance_sample_ratio: float = 0.75,
         deep_supervision: bool = True,
+        spans_ranks: bool = False,
     ) -> None:
         super().__init__()
         if oversample_ratio < 1 or not 0 <= importance_sample_ratio <= 1:
@@ -60,6 +64,7 @@ class PointCriterion(nn.Module):
         self.oversample_ratio = oversample_ratio
         self.importance_sample_ratio = importance_sample_ratio
         self.deep_supervision = deep_supervision
+        self.spans_ranks = spans_ranks
         empty_weight = torch.ones(num_classes + 1)
         empty_weight[-1] = no_object_weight
         self.register_buffer("empty_weight", empty_weight)
@@ -135,6 +140,9 @@ class PointCriterion(nn.Module):
             draw=draw,
         )
         ce = class_loss(logits, classes, self.empty_weight)
+        if self.spans_ranks and is_distributed():
+            own = float(self.empty_weight[classes].sum())
+            ce = ce * (own / max(mean_over_ranks(own, logits.device), 1e-6))
         values = {"loss_ce": ce, "loss_mask": bce, "loss_dice": dice}
         return {k: v * self.weights[k] for k, v in values.items() if k in self.weights}
 
@@ -170,11 +178,13 @@ class SetCriterion(PointCriterion):
             maps = torch.cat([t.masks.flatten(0, 1) for t in targets]).float()  # (N*T, H, W)
             clips = _as_float(targets, maps)
             pairs, draws = self._match(chosen, clips, indices)
-            num_masks = mean_over_ranks(sum(len(t.labels) for t in clips), maps.device)
+            num_masks = float(sum(len(t.labels) for t in clips))
+            if self.spans_ranks:
+                num_masks = mean_over_ranks(num_masks, maps.device)
             losses: dict[str, Tensor] = {}
             for suffix, layer, matched, draw in zip(used, chosen, pairs, draws, strict=True):
                 rows = _PairRows(matched, clips)
-                values = self._layer_losses(layer, rows, maps, num_masks, draw)
+                values = self._layer_losses(layer, rows, maps, max(num_masks, 1.0), draw)
                 losses |= {name + suffix: value for name, value in values.items()}
         return losses
 
@@ -271,10 +281,15 @@ def class_loss(logits: Tensor, classes: Tensor, weight: Tensor) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, -2), classes.flatten(), weight)
 
 
-def mean_over_ranks(count: int, device: torch.device) -> float:
-    """Averages a count over the processes of a distributed run; at least 1."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return max(float(count), 1.0)
-    total = torch.tensor(float(count), device=device)
+def is_distributed() -> bool:
+    """Whether this is one of several processes of a run."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def mean_over_ranks(number: float, device: torch.device) -> float:
+    """Averages a number over the processes of a distributed run."""
+    if not is_distributed():
+        return number
+    total = torch.tensor(number, device=device)
     dist.all_reduce(total)
-    return max(total.item() / dist.get_world_size(), 1.0)
+    return total.item() / dist.get_world_size()

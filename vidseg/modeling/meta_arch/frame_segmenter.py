@@ -61,7 +61,7 @@ class FrameSegmenter(SegmenterBase):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Reads ``MODEL``."""
         return {
-            "criterion": SetCriterion(**SetCriterion.from_config(cfg)),
+            "criterion": SetCriterion(**SetCriterion.from_config(cfg), spans_ranks=True),
             "result_settings": ResultSettings(**ResultSettings.from_config(cfg)),
             "match_absent": cfg.MODEL.MASK_FORMER.MATCH_ABSENT,
             **cls.base_args(cfg),
