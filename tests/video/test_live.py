@@ -173,6 +173,7 @@ def test_what_is_live_is_told_by_its_name(tmp_path: Path) -> None:
     [
         ("-", b"", "the standard input cannot be read"),
         ("-", b"no video at all " * 9000, "the standard input cannot be read: Invalid data"),
+        ("-", b"no video", "; it takes an encoded video: MPEG-TS, Matroska"),
         ("pipe:x", b"", "'pipe:x' is no pipe"),
         ("camera:77", b"", "there is no camera /dev/video77"),
         ("/dev/null", b"", "/dev/null cannot be read"),
@@ -183,6 +184,23 @@ def test_sources_that_bring_nothing_get_a_sentence(source: str, data: bytes, sai
     last = done.stderr.decode().strip().splitlines()[-1]
     assert "DataError" in last
     assert said in last
+
+
+def test_an_mp4_with_its_index_at_the_end_gets_the_way_out(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (192, 256, 3), dtype=np.uint8)
+    with av.open(str(tmp_path / "street.mp4"), "w") as container:
+        stream: Any = container.add_stream("mpeg4", rate=25, options={"qscale": "1"})
+        stream.width, stream.height, stream.pix_fmt = 256, 192, "yuv420p"
+        for number in range(30):
+            turned = np.roll(noise, 5 * number, axis=1)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(turned, format="rgb24")))
+        container.mux(stream.encode(None))
+    data = (tmp_path / "street.mp4").read_bytes()
+    assert len(data) > 100_000  # more than FFmpeg keeps of what it has read
+    assert data.index(b"moov") > data.index(b"mdat")
+    done = subprocess.run([sys.executable, "-c", SHOW, "-"], input=data, capture_output=True)
+    last = done.stderr.decode().strip().splitlines()[-1]
+    assert "name the file itself, or put the index first: ffmpeg" in last
 
 
 def test_a_terminal_is_no_video() -> None:

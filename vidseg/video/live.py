@@ -34,6 +34,8 @@ _CAMERAS = {
 # guess what a live source mostly states: the format, and the rate from a few frames.
 _QUICK_START = {"formatprobesize": "65536", "analyzeduration": "200000", "fpsprobesize": "2"}
 
+_FORMS = "MPEG-TS, Matroska, MP4 with its index first or in fragments, motion JPEG or y4m"
+
 
 def is_live(source: Any) -> bool:
     """Tells a camera or a pipe by its name: ``camera:0``, ``-``, ``pipe:0``, a device, a FIFO."""
@@ -46,8 +48,9 @@ def is_live(source: Any) -> bool:
 class LiveSource:
     """An open camera or pipe; its frames can be read once.
 
-    An encoded video comes through a pipe in any form that needs no seeking: fragmented MP4,
-    Matroska, MPEG-TS, motion JPEG, y4m. A camera gives the frames that the reader has time for.
+    An encoded video comes through a pipe in any form that needs no seeking: Matroska, MPEG-TS, MP4
+    in fragments or with its index first, motion JPEG, y4m. A camera gives the frames that the
+    reader has time for.
 
     Args:
         source: see ``is_live``; ``pipe:N`` is the file descriptor N, ``-`` the standard input.
@@ -70,7 +73,7 @@ class LiveSource:
             pictures = self._decoding.pictures()
             first = next(pictures, None)
             if first is None:
-                raise DataError(f"{_title(name)} brings a video of which not one frame decodes")
+                raise DataError(f"{_title(name)} {_why_no_frame(self._container.format.name)}")
         except BaseException:
             self._container.close()
             raise
@@ -176,11 +179,23 @@ def _open(name: str) -> av.container.InputContainer:
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if isinstance(error, PermissionError):
             why = "permission denied"
+        elif isinstance(error, av.error.InvalidDataError):
+            why = f"{error.strerror}; it takes an encoded video: {_FORMS}"
         elif isinstance(error, EOFError):
             why = "nothing came through it"
         else:
             why = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{_title(name)} cannot be read: {why}") from None
+
+
+def _why_no_frame(form: str) -> str:
+    if "mp4" not in form:
+        return f"brings a video ({form}) of which not one frame decodes"
+    return (
+        "brings an MP4 of which not one frame decodes: where its index stands at its end, a pipe "
+        "cannot go back to the frames; name the file itself, or put the index first: "
+        "ffmpeg -i in.mp4 -c copy -movflags +faststart out.mp4"
+    )
 
 
 def _open_pipe(name: str) -> av.container.InputContainer:
