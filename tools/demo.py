@@ -215,12 +215,13 @@ def _show(predictor: VideoPredictor, path: Path, folder: Path, args: argparse.Na
     strips = save_strips(path, result, folder / "strips.png", **shown)
     if strips is None:  # none of an earlier run either
         (folder / "strips.png").unlink(missing_ok=True)
+    shown_in = str(overlay)
     if explanation is not None:
         from vidseg.video.explain import save_explanation
 
         names = predictor.class_names
-        save_explanation(path, result, explanation, folder / "explain", class_names=names)
-    shown_in = overlay if explanation is None else f"{overlay}, {folder / 'explain'}"
+        if save_explanation(path, result, explanation, folder / "explain", class_names=names):
+            shown_in += f", {folder / 'explain'}"
     return f"{path}: {_summary(result, args.confidence, seconds)} -> {shown_in}"
 
 
@@ -247,8 +248,8 @@ def _show_live(
             ids.update(window.track_ids[window.scores >= args.confidence].tolist())
     speed = num_frames / max(time.perf_counter() - started, 1e-6)
     return (
-        f"{reader.info.path}: {num_frames} frames, {len(ids)} tracks at confidence"
-        f" {args.confidence:g}, {speed:.1f} frames/s -> {overlay}"
+        f"{reader.info.path}: {_count(num_frames, 'frame')}, {_count(len(ids), 'track')} at"
+        f" confidence {args.confidence:g}, {speed:.1f} frames/s -> {overlay}"
     )
 
 
@@ -272,13 +273,16 @@ def _write_results(
 
 def _summary(result: VideoInstances, confidence: float, seconds: float) -> str:
     ids = result.track_ids[result.scores >= confidence].unique().tolist()
-    frames = f"{result.num_frames} frame" + "s" * (result.num_frames != 1)
+    frames = _count(result.num_frames, "frame")
     speed = f"{result.num_frames / max(seconds, 1e-6):.1f} frames/s"
     if ids:
-        tracks = f"{len(ids)} track" + "s" * (len(ids) != 1)
-        return f"{frames}, {tracks} at confidence {confidence:g}, {speed}"
+        return f"{frames}, {_count(len(ids), 'track')} at confidence {confidence:g}, {speed}"
     best = f"the best score is {float(result.scores.max()):.2f}" if len(result) else "no track"
     return f"{frames}, nothing found at confidence {confidence:g} ({best}), {speed}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" + "s" * (number != 1)
 
 
 if __name__ == "__main__":

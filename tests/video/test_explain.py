@@ -15,7 +15,7 @@ from vidseg import rle
 from vidseg.errors import DataError
 from vidseg.structures import Explanation, FrameAttention, QueryRows, VideoInstances
 from vidseg.video.draw import Drawing, track_color
-from vidseg.video.explain import save_explanation
+from vidseg.video.explain import _captions, _notes, save_explanation
 from vidseg.video.heat import HeatPainter, color_bar, inside_share, spread
 from vidseg.video.io import VideoReader
 
@@ -133,6 +133,17 @@ def test_a_picture_has_no_video_and_no_curve(tmp_path: Path) -> None:
     names = {path.name for path in folder.iterdir()}
     pictures = {"attention_7.png", "attention_3.png", "anchors.png"}
     assert names == pictures | {"attention.json", "anchors.json"}
+
+
+def test_notes_say_what_the_pictures_hold() -> None:
+    shared = {"query": 5, "share": 0.75}
+    whole, absent = {"query": 5, "share": 1.0}, {"query": -1, "share": 0.0}
+    texts = ["\n".join(_notes("s", [record])) for record in (shared, whole, absent)]
+    assert ["in brackets" in text for text in texts] == [True, False, False]
+    assert ["not tracked here" in text for text in texts] == [False, False, True]
+    frame = {"frame": 2, "inside": 0.5}
+    assert _captions({**shared, **frame}, True)[1] == "query 5 (75%)"
+    assert _captions({**whole, **frame}, True)[1] == "query 5"
 
 
 def test_without_tracks_there_is_no_attention(tmp_path: Path) -> None:

@@ -61,7 +61,8 @@ def save_frame_weights(
             label=names.get(track, f"#{track}"),
         )
     even = 100 / len(frames)
-    axes.axhline(even, color=_TEXT, linestyle=":", linewidth=1, label=f"all alike: {even:.3g} %")
+    label = f"all {len(frames)} alike: {even:.3g} %"
+    axes.axhline(even, color=_TEXT, linestyle=":", linewidth=1, label=label)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("frame")
     axes.set_ylabel("weight, % (a track's sum is 100)")
@@ -141,6 +142,9 @@ def _draw_tracks(
         label.set_color(_color(track))
     axes.set_ylim(max(len(shown), 1) - 0.4, -0.6)
     axes.tick_params(labelbottom=True)
+    if not shown:
+        middle: dict[str, Any] = {"ha": "center", "va": "center", "transform": axes.transAxes}
+        axes.text(0.5, 0.5, "no anchor became a track", color=_TEXT, **middle)
     _legend(axes)
 
 

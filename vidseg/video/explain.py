@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 __all__ = ["save_explanation"]
 
+_SHARE_NOTE = "; in brackets its share in what the track reads of the frame"
 _NOTES = (
-    "query: the frame query shown; in brackets its share in what the track reads of the frame.",
     "inside mask: the part of this query's attention that lies inside the track's mask (outline).",
     "Each map is scaled to its own peak.",
 )
 _UNTRACKED_NOTE = (
-    "not tracked here: the tracker has no query for the track in this frame; a mask there comes "
-    "from the other frames."
+    "not tracked here (in the video): the tracker has no query for the track in this frame; a mask "
+    "there comes from the other frames."
 )
 _NUM_MOMENTS = 8  # of a track, on its sheet
 _MIN_SIDE = 240  # smaller frames are enlarged
@@ -125,14 +125,24 @@ def _save_attention(
             for row, drawer in enumerate(tracks):
                 drawer.add(frame, attention, row, objects[number].get(drawer.track))
     records = {str(drawer.track): drawer.records for drawer in tracks}
-    notes = [f"Attention: {explanation.attention_source}.", *_NOTES]
     for drawer in tracks:
-        untracked = any(record["query"] < 0 for record in drawer.records)
-        lines = [*notes, _UNTRACKED_NOTE] if untracked else notes
-        drawer.sheet.save(folder / f"attention_{drawer.track}.png", lines)
+        notes = _notes(explanation.attention_source, drawer.records)
+        drawer.sheet.save(folder / f"attention_{drawer.track}.png", notes)
     text = json.dumps({"source": explanation.attention_source, "tracks": records}).encode()
     write_atomically(folder / "attention.json", lambda file: file.write(text))
     return [*sorted(folder.glob("attention_*")), folder / "attention.json"]
+
+
+def _notes(source: str, records: Sequence[dict[str, Any]]) -> list[str]:
+    """Explains the words that stand beside a track's pictures."""
+    shared = any(record["query"] >= 0 and record["share"] < 1 for record in records)
+    untracked = any(record["query"] < 0 for record in records)
+    return [
+        f"Attention: {source}.",
+        f"query: the frame query shown{_SHARE_NOTE if shared else ''}.",
+        *_NOTES,
+        *([_UNTRACKED_NOTE] if untracked else ()),
+    ]
 
 
 def _frames(reader: VideoReader, indices: Sequence[int]) -> Iterator[VideoFrame]:
@@ -228,7 +238,7 @@ class _TrackDrawer:
             canvas.paste(plate, (0, top), plate)
             top += plate.height
         canvas.paste(Image.fromarray(picture), (0, head))
-        peak = f"{record['peak']:.1%} per cell" if record["query"] >= 0 else ""
+        peak = f"read most ({record['peak']:.1%} in a cell)" if record["query"] >= 0 else ""
         bar = color_bar(self._width, "not read", peak, BACKGROUND)
         canvas.paste(bar, (0, head + picture.shape[0] + 2))
         return np.asarray(canvas)
@@ -239,6 +249,7 @@ def _captions(record: dict[str, Any], has_mask: bool) -> list[str]:
     frame = f"frame {record['frame']}"
     if record["query"] < 0:
         return [frame, "not tracked here", "" if has_mask else "no mask"]
-    query = f"query {record['query']} ({record['share']:.0%})"
+    share = f" ({record['share']:.0%})" if record["share"] < 1 else ""  # else it is the track
+    query = f"query {record['query']}{share}"
     inside = f"{record['inside']:.0%} inside mask" if has_mask else "no mask"
     return [frame, query, inside]
