@@ -16,7 +16,7 @@ from vidseg.errors import run_command
 EXAMPLE = """examples:
   python tools/benchmark.py --list
   python tools/benchmark.py dvis_daq --json output/benchmark.json
-  python tools/benchmark.py deformable_r50 --repeats 15
+  python tools/benchmark.py deformable_480 --repeats 15
 
 cpu counts CPU seconds, its ratio is peer / ours; peak is resident memory, its ratio ours / peer.
 Both are medians; the spread is over pairs of neighbouring repetitions. Peers that are no packages

@@ -167,6 +167,15 @@ def test_absent_or_empty_sources(source: Any, message: str) -> None:
         read_state_dict(source)
 
 
+def test_a_mistyped_name_gets_the_nearest_weights(tmp_path: Path) -> None:
+    for name in ("model_ovis_online.pth", "model_ovis_online.txt", "other.pth"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"does not exist; nearest: \S*/model_ovis_online\.pth$"):
+        read_state_dict(tmp_path / "model_ovis_onlin.pth")
+    with pytest.raises(DataError, match="does not exist; give the path of one that does"):
+        read_state_dict(tmp_path / "gone" / "model_ovis_online.pth")
+
+
 def test_object_arrays_are_not_weights(tmp_path: Path) -> None:
     content = {"names": np.array(["a", None], dtype=object), "w": np.ones(2)}
     assert list(read_state_dict(content)) == ["w"]

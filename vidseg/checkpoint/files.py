@@ -10,12 +10,14 @@ from typing import Any, BinaryIO
 
 import torch
 
-from vidseg.errors import DataError
+from vidseg.errors import DataError, nearest
 from vidseg.files import write_atomically
 
 __all__ = ["read_checkpoint", "require_file", "write_checkpoint"]
 
 logger = logging.getLogger(__name__)
+
+_SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors", ".bin")
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -46,7 +48,11 @@ def require_file(path: Path) -> None:
     if path.is_dir():
         raise DataError(f"weights {path} is a folder; give the path of a file in it")
     if not path.is_file():
-        raise DataError(f"weights file {path} does not exist")
+        siblings = path.parent.glob("*") if path.parent.is_dir() else ()
+        names = [file.name for file in siblings if file.suffix in _SUFFIXES]
+        close = ", ".join(str(path.parent / name) for name in nearest(path.name, names))
+        way_out = f"nearest: {close}" if close else "give the path of one that does"
+        raise DataError(f"weights file {path} does not exist; {way_out}")
 
 
 def read_checkpoint(path: Path, *, is_own: bool = False) -> Any:

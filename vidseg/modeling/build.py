@@ -151,6 +151,8 @@ def resolve_device(cfg: CfgNode) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
+        if reason.startswith(("Expected one of", "Invalid device string")):  # a long list follows
+            reason = "torch has no device of that name"
         raise ConfigError(
             f"MODEL.DEVICE {name} is not usable here ({reason}); set MODEL.DEVICE auto or cpu"
         ) from error
