@@ -123,3 +123,19 @@ def test_switch_of_torch_turns_it_off() -> None:
 def test_autocast_stays_with_torch() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         assert linear(draw(5, 8), draw(3, 8)).dtype == torch.bfloat16
+
+
+def test_gradients_of_a_single_row() -> None:
+    x, weight = draw(4096).requires_grad_(), draw(2048, 4096).requires_grad_()
+    linear(x, weight).sum().backward()
+    torch.testing.assert_close(x.grad, weight.detach().sum(0), rtol=1e-4, atol=1e-3)
+    assert weight.grad is not None
+    assert weight.grad.equal(x.detach().expand(2048, -1))
+
+
+@needs_onednn
+def test_second_derivatives_are_refused() -> None:
+    x, weight = draw(512, 128), draw(160, 128).requires_grad_()
+    out = linear(x, weight)
+    with pytest.raises(RuntimeError, match="once only: leave out create_graph"):
+        torch.autograd.grad(out.sum(), weight, create_graph=True)

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 __all__ = ["Conv2d", "Linear", "available", "conv2d", "linear"]
@@ -154,16 +153,22 @@ class _LinearWithGradients(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        # torch's once_differentiable lets a second derivative through where the first gradient
+        # needs none itself; it would be wrong without a word.
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "a linear layer of oneDNN can be differentiated once only: leave out "
+                "create_graph=True, or use torch.backends.mkldnn.flags(enabled=False)"
+            )
         x, weight, *out = ctx.saved_tensors
         if ctx.relu:
             grad = grad * (out[0] > 0)
         wants_x, wants_weight, wants_bias, _ = ctx.needs_input_grad
-        rows = grad.flatten(0, -2)  # (n, O)
+        rows = grad.reshape(-1, len(weight))  # (n, O)
         return (
             _product(grad, weight.t()) if wants_x else None,
-            _product(rows.t(), x.flatten(0, -2).t()) if wants_weight else None,
+            _product(rows.t(), x.reshape(-1, weight.shape[1]).t()) if wants_weight else None,
             rows.sum(0) if wants_bias else None,
             None,
         )
