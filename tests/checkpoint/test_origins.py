@@ -219,6 +219,29 @@ def test_arrays_without_numbers_are_left_out(tmp_path: Path) -> None:
     assert list(read_state_dict(tmp_path / "w.pkl")) == ["w"]
 
 
+@pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])
+def test_tensors_of_every_kind(tmp_path: Path, protocol: int) -> None:
+    whole = torch.arange(12.0)
+    tensors = {
+        "rows": whole.view(3, 4),
+        "columns": whole.view(3, 4).t(),
+        "part of the same memory": whole[5:7],
+        "parameter": nn.Parameter(torch.ones(2)),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        "counter": torch.tensor(7),
+        "nothing": torch.zeros(0, 4),
+    }
+    content = {"model": tensors, "__author__": "converter", "matching_heuristics": True}
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
+    state = read_state_dict(tmp_path / "w.pkl")
+    assert list(state) == list(tensors)
+    for name, tensor in tensors.items():
+        assert type(state[name]) is Tensor, name
+        assert state[name].dtype == tensor.dtype, name
+        assert state[name].equal(tensor.detach()), name
+        assert state[name].is_contiguous(), name
+
+
 class Calls:
     """Pickles as a call."""
 
@@ -227,6 +250,12 @@ class Calls:
 
     def __reduce__(self) -> Any:
         return self.call
+
+
+def with_memory(content: Any, size: Any = (2,), stride: Any = (1,), offset: Any = 0) -> Calls:
+    """Pickles as a tensor whose memory is what ``content`` says."""
+    storage = Calls(torch.storage._load_from_bytes, content)
+    return Calls(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, {})
 
 
 def attack(name: str, mark: Path) -> bytes:
@@ -251,6 +280,13 @@ def attack(name: str, mark: Path) -> bytes:
     if name == "by state":
         # BUILD on the function itself: (None, {"__defaults__": ...}) are attributes to set.
         return b"\x80\x02c_codecs\nencode\nN}U\x0c__defaults__Ns\x86b."
+    if name == "in the bytes of a tensor":
+        inner = io.BytesIO()
+        torch.save(Calls(os.system, command), inner, _use_new_zipfile_serialization=False)
+        return pickle.dumps({"w": with_memory(inner.getvalue())})
+    if name == "by state of a tensor":
+        tensor = pickle.dumps(torch.ones(2), protocol=2)
+        return tensor.removesuffix(b".") + b"}U\x08resolvedNsb."
     if name == "by reference":
         file = io.BytesIO()
         pickler = pickle.Pickler(file)
@@ -268,6 +304,8 @@ def attack(name: str, mark: Path) -> bytes:
         "by attribute",
         "by codec",
         "by state",
+        "in the bytes of a tensor",
+        "by state of a tensor",
         "by reference",
         "eval",
     ],
@@ -283,14 +321,36 @@ def test_nothing_is_executed(tmp_path: Path, name: str) -> None:
 def test_lying_array_is_damaged(tmp_path: Path) -> None:
     dtype = Calls(np.dtype, "f8")
     array = Calls(np.zeros(0).__reduce__()[0], np.ndarray, (0,), b"b")
-    for shape, content in (((4,), b"12345678"), ((1 << 60,), b""), ("x", b"12345678")):
+    lies = (((4,), b"12345678"), ((1 << 60,), b""), ("x", b"12345678"), ((1,), 8))
+    for shape, content in lies:
 
         class Lying(Calls):
-            def __reduce__(self, shape: Any = shape, content: bytes = content) -> Any:
+            def __reduce__(self, shape: Any = shape, content: Any = content) -> Any:
                 return (*array.call, (1, shape, dtype, False, content))
 
         (tmp_path / "w.pkl").write_bytes(pickle.dumps({"w": Lying(None)}))
         with pytest.raises(DataError, match=r"w\.pkl is damaged"):
+            read_state_dict(tmp_path / "w.pkl")
+
+
+def test_lying_tensor_is_damaged(tmp_path: Path) -> None:
+    memory = torch.arange(4.0)._typed_storage().__reduce__()[1][0]
+    no_memory = io.BytesIO()
+    torch.save([1, 2], no_memory)
+    for lie in (
+        with_memory(memory, size=(5,)),
+        with_memory(memory, offset=3),
+        with_memory(memory, offset=-1),
+        with_memory(memory, stride=(-1,)),
+        with_memory(memory, size=(1 << 40,), stride=(0,)),
+        with_memory(memory, size="2"),
+        with_memory(memory[:-9]),
+        with_memory(no_memory.getvalue()),
+        with_memory(7),
+        Calls(torch._utils._rebuild_tensor_v2, memory, 0, (2,), (1,), False, {}),
+    ):
+        (tmp_path / "w.pkl").write_bytes(pickle.dumps({"w": lie}))
+        with pytest.raises(DataError, match=r"w\.pkl .*damaged"):
             read_state_dict(tmp_path / "w.pkl")
 
 

@@ -1,12 +1,14 @@
 """Reading model-zoo pickles without running anything that they hold.
 
 A pickle is a program that may call what it can import. This reader lets it import stand-ins only:
-plain containers, and recorders that write down how NumPy's arrays are rebuilt. The arrays are then
-made here, from bytes and a numeric type; NumPy itself never sees an argument of a stranger.
+plain containers, and recorders that write down how arrays and tensors are rebuilt. These are then
+made here, from bytes, a numeric type and a checked layout. The bytes of a tensor are a file of
+torch again, which torch reads without running anything, too (``weights_only``).
 """
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,18 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from vidseg.errors import DataError
 
 __all__ = ["read_pickle"]
 
 _MAX_SHOWN = 120
+_UNCHANGED = "changes what reads it, which is not done"
 
 
 def read_pickle(path: Path) -> Any:
-    """Reads a ``.pkl`` file of arrays and plain containers; nothing in it is executed.
+    """Reads a ``.pkl`` file of arrays, tensors and plain containers; nothing in it is executed.
 
-    Arrays of anything but numbers, such as objects or text, come back as None.
+    Tensors come onto the CPU, parameters as plain tensors. Arrays of anything but numbers, such as
+    objects or text, come back as None.
 
     Raises:
         DataError: if the file cannot be read, is damaged, or names any other class or function.
@@ -48,8 +54,8 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _STAND_INS:
             raise DataError(
-                f"asks for {module}.{name}, which is not loaded: only arrays and plain containers "
-                "are read from a .pkl file"
+                f"asks for {module}.{name}, which is not loaded: only arrays, tensors and plain "
+                "containers are read from a .pkl file"
             )
         return _STAND_INS[module, name]
 
@@ -102,7 +108,9 @@ class _Array:
         content = self.content
         if isinstance(content, str):  # bytes as Python 2 wrote them
             content = content.encode("latin1")
-        values = np.frombuffer(bytes(content), dtype).astype(dtype.newbyteorder("="))
+        if not isinstance(content, bytes | bytearray):  # of a number, bytes() makes that many
+            raise TypeError("the content of an array is not bytes")
+        values = np.frombuffer(content, dtype).astype(dtype.newbyteorder("="))
         return values.reshape(self.shape, order="F" if self.in_columns else "C")
 
 
@@ -126,6 +134,62 @@ def _no_bytes() -> bytes:
     return b""
 
 
+class _Storage:
+    """Records the memory of one or several tensors, a file of torch inside the pickle."""
+
+    def __init__(self, content: Any) -> None:
+        self._content = content
+        self._values: Tensor | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        raise DataError(_UNCHANGED)
+
+    def resolved(self) -> Tensor:
+        """Gives all values in a row; the same memory whenever it is asked for."""
+        if self._values is None:
+            try:
+                storage = torch.load(
+                    io.BytesIO(self._content), map_location="cpu", weights_only=True
+                )
+            except pickle.UnpicklingError as error:
+                raise DataError(
+                    "holds a tensor that is damaged or asks for more than numbers, which is not "
+                    "loaded"
+                ) from error
+            if not isinstance(storage, torch.storage.TypedStorage):
+                raise TypeError("the memory of a tensor is something else")
+            self._values = torch.empty(0, dtype=storage.dtype).set_(storage)  # type: ignore
+            self._content = b""
+        return self._values
+
+
+class _Tensor:
+    """Records where the values of a tensor lie in a storage."""
+
+    def __init__(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> None:
+        self._storage = storage
+        self._place = size, stride, offset
+
+    def __setstate__(self, state: Any) -> None:
+        raise DataError(_UNCHANGED)
+
+    def resolved(self) -> Tensor:
+        """Gives the tensor."""
+        if not isinstance(self._storage, _Storage):
+            raise TypeError("a tensor without memory")
+        values = self._storage.resolved()
+        view = values.as_strided(*self._place)  # refuses what lies outside
+        if view.numel() > values.numel():
+            raise ValueError("a tensor with more values than its memory")
+        return view.contiguous()
+
+
+def _parameter(tensor: Any, *_: Any) -> _Tensor:
+    if not isinstance(tensor, _Tensor):
+        raise DataError("holds a parameter that is no tensor, which is not loaded")
+    return tensor
+
+
 class _Call:
     """A function that a pickle may call, but not change: ``BUILD`` sets attributes of anything."""
 
@@ -138,7 +202,7 @@ class _Call:
         return self._function(*args)
 
     def __setstate__(self, state: Any) -> None:
-        raise DataError("changes what reads it, which is not done")
+        raise DataError(_UNCHANGED)
 
 
 _STAND_INS: dict[tuple[str, str], Any] = {
@@ -148,6 +212,10 @@ _STAND_INS: dict[tuple[str, str], Any] = {
     ("builtins", "bytes"): _Call(_no_bytes),
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
+    ("torch.storage", "_load_from_bytes"): _Call(_Storage),
+    ("torch._utils", "_rebuild_tensor"): _Call(_Tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): _Call(_Tensor),
+    ("torch._utils", "_rebuild_parameter"): _Call(_parameter),
     **{
         (f"numpy.{core}.{module}", name): stand_in
         for core in ("core", "_core")
@@ -161,7 +229,7 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 
 
 def _with_arrays(content: Any, done: dict[int, Any] | None = None) -> Any:
-    """Puts arrays in the place of their records, in dicts, lists and tuples of any depth.
+    """Puts arrays and tensors in the place of their records, in containers of any depth.
 
     What is shared is done once: a few bytes of pickle can hold one list billions of times.
     """
@@ -169,7 +237,7 @@ def _with_arrays(content: Any, done: dict[int, Any] | None = None) -> Any:
     if id(content) in done:
         return done[id(content)]
     made = content
-    if isinstance(content, _Array):
+    if isinstance(content, _Array | _Tensor):
         made = content.resolved()
     elif isinstance(content, dict):
         made = {key: _with_arrays(value, done) for key, value in content.items()}
