@@ -13,7 +13,14 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
-__all__ = ["ConfigError", "DataError", "UserError", "nearest", "run_command"]
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "ResourceError",
+    "UserError",
+    "nearest",
+    "run_command",
+]
 
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, what shells report
 
@@ -45,6 +52,12 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """Reports missing or broken data: the request was fine, the files are not."""
+
+    exit_code = 1
+
+
+class ResourceError(UserError):
+    """Reports what the machine refuses, such as room on a disk: request and data were fine."""
 
     exit_code = 1
 

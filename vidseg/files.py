@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from vidseg.errors import DataError, UserError
+from vidseg.errors import DataError, ResourceError, UserError
 
 __all__ = [
     "Draft",
@@ -81,7 +81,7 @@ class ScratchFile:
         """Writes bytes.
 
         Raises:
-            DataError: if the disk is full or not writable.
+            ResourceError: if the disk is full or not writable.
         """
         self._size = max(self._size, place + len(data))
         try:
@@ -92,20 +92,24 @@ class ScratchFile:
             while data:  # without a buffer, a part may have been written
                 data = data[self._file.write(data) :]
         except OSError as error:
-            raise DataError(
+            raise ResourceError(
                 f"cannot keep {self._what} in a temporary file in {_temporary_folder()}"
                 f" ({error.strerror or error}): {self._size / 2**20:.0f} MiB are needed so far;"
                 f" point TMPDIR to a larger disk, or {self._way_out}"
             ) from None
 
     def read_into(self, place: int, data: memoryview) -> None:
-        """Fills ``data`` with what was written there."""
+        """Fills ``data`` with what was written there.
+
+        Raises:
+            ResourceError: if the disk does not give it back.
+        """
         assert self._file is not None, "nothing was written"
         self._file.seek(place)
         while data:
             count = self._file.readinto(data)  # type: ignore[attr-defined]
             if not count:
-                raise DataError(f"the temporary file with {self._what} was cut off")
+                raise ResourceError(f"the temporary file with {self._what} was cut off")
             data = data[count:]
 
 

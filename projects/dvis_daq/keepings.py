@@ -82,7 +82,7 @@ class ClipKeepings:
         """Keeps what the segmenter says about the next frames.
 
         Raises:
-            DataError: if the disk is full.
+            ResourceError: if the disk is full.
         """
         for features, embeds, logits in zip(
             window.mask_features, window.embeds, window.logits, strict=True

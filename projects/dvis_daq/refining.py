@@ -74,7 +74,8 @@ class OfflineSession:
         """Takes the next frames, uint8 ``(t, 3, H, W)``; the result comes with the video's.
 
         Raises:
-            DataError: if the frames' size differs from before, or the temporary disk is full.
+            DataError: if the frames' size differs from before.
+            ResourceError: if the temporary disk is full.
         """
         start = self._state.num_frames
         window = self._state.track(frames, lambda _, tracked: self._kept.add_tracks(tracked))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vidseg.errors import DataError, UserError
+from vidseg.errors import DataError, ResourceError
 from vidseg.evaluation import Evaluator, ResultStore
 
 CONDITIONS = {"the weights": "abc", "INPUT.MIN_SIZE_TEST": 360, "sizes": (1, 2)}
@@ -38,6 +38,14 @@ def test_results_outlive_the_process_to_the_digit(store: ResultStore) -> None:
         again[8]
     del again[7]
     assert 7 not in reopened(store)
+
+
+def test_what_another_rank_has_written_is_found(store: ResultStore) -> None:
+    other = reopened(store)
+    store[1], other[2] = "one", "two"
+    assert dict(store) == {1: "one"}
+    store.look_again()
+    assert dict(store) == {1: "one", 2: "two"}
 
 
 def test_half_written_and_foreign_files_are_no_results(store: ResultStore) -> None:
@@ -87,10 +95,11 @@ def test_full_disk_is_told_and_loses_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("vidseg.evaluation.result_store.write_atomically", full)
-    with pytest.raises(UserError, match=r"videos/2\.json: No space left .*same command") as caught:
+    with pytest.raises(
+        ResourceError, match=r"videos/2\.json: No space left .*same command"
+    ) as caught:
         store[2] = "two"
     assert caught.value.exit_code == 1
-    assert not isinstance(caught.value, DataError), "which would blame the video"
     assert dict(reopened(store)) == {1: "one"}
 
 

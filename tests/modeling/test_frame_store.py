@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidseg.errors import DataError
+from vidseg.errors import ResourceError
 from vidseg.modeling.meta_arch import FrameStore, KeepingSpace, SequenceBuffer
 
 KEY = "MODEL.SOME.MEMORY_MB"
@@ -86,7 +86,7 @@ def test_a_full_disk_is_one_sentence_with_a_way_out(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: io.FileIO("/dev/full", "w"))
     store = FrameStore(KeepingSpace(1, KEY))
     store.append(torch.zeros(MIB // 4))
-    with pytest.raises(DataError, match=rf"No space left.*3 MiB.*TMPDIR.*{KEY}") as raised:
+    with pytest.raises(ResourceError, match=rf"No space left.*3 MiB.*TMPDIR.*{KEY}") as raised:
         store.append(torch.zeros(3 * MIB // 4))
     assert "\n" not in str(raised.value)
     assert store[0].shape == (MIB // 4,)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from vidseg.errors import DataError, UserError
+from vidseg.errors import DataError, ResourceError
 from vidseg.files import read_json, write_atomically
 
 __all__ = ["ResultStore"]
@@ -41,7 +41,7 @@ class ResultStore(MutableMapping[Any, Any]):
             How many results were removed, and the names of what had changed.
 
         Raises:
-            UserError: if the folder cannot be written to.
+            ResourceError: if the folder cannot be written to.
         """
         wanted = json.loads(json.dumps(fingerprint))
         self._paths = self._find()
@@ -53,6 +53,10 @@ class ResultStore(MutableMapping[Any, Any]):
         self._write(self.directory / _FINGERPRINT, wanted)
         names = [*wanted, *(name for name in found if name not in wanted)]
         return num_removed, [name for name in names if found.get(name) != wanted.get(name)]
+
+    def look_again(self) -> None:
+        """Takes over what other ranks have written here since the store was opened."""
+        self._paths.update(self._find())
 
     def clear(self) -> None:
         """Removes the whole folder, as far as it is this store's."""
@@ -85,7 +89,7 @@ class ResultStore(MutableMapping[Any, Any]):
         """Writes a result.
 
         Raises:
-            UserError: if the disk is full or not writable.
+            ResourceError: if the disk is full or not writable.
         """
         path = self.directory / f"{quote(json.dumps(video_id), safe='')}.json"
         self._write(path, result)
@@ -126,10 +130,7 @@ class ResultStore(MutableMapping[Any, Any]):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda file: file.write(text))
         except OSError as error:
-            # No DataError: there is nothing wrong with the video.
-            failure = UserError(
+            raise ResourceError(
                 f"cannot write {path}: {error.strerror or error}; make room or choose another "
                 "OUTPUT_DIR; the same command goes on with the videos that are not finished"
-            )
-            failure.exit_code = 1
-            raise failure from error
+            ) from error

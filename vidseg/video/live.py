@@ -114,7 +114,7 @@ class FrameSpool:
         """Keeps the frames that pass.
 
         Raises:
-            DataError: if the disk is full.
+            ResourceError: if the disk is full.
         """
         for frame in frames:
             self._push(frame)

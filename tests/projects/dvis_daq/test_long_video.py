@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from tests.golden_utils import apply_rule_weights, load_case
 from vidseg import VideoPredictor
 from vidseg.config import CfgNode
-from vidseg.errors import ConfigError, DataError
+from vidseg.errors import ConfigError, DataError, ResourceError
 from vidseg.modeling import build_model
 from vidseg.modeling.meta_arch import ResultSettings
 from vidseg.projects.dvis_daq.memory import TrackRules
@@ -114,7 +114,7 @@ def test_a_full_disk_is_named_with_the_key(make, monkeypatch) -> None:
     model = make("offline")
     monkeypatch.setattr(model, "memory_mb", 0)
     monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: io.FileIO("/dev/full", "w"))
-    with pytest.raises(DataError, match=r"No space left.*TMPDIR.*MODEL\.REFINER\.MEMORY_MB"):
+    with pytest.raises(ResourceError, match=r"No space left.*TMPDIR.*MODEL\.REFINER\.MEMORY_MB"):
         model([sample_of(frames_of(3))])
 
 

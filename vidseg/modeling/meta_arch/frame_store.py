@@ -60,7 +60,7 @@ class KeepingSpace:
         """Writes a tensor to the file.
 
         Raises:
-            DataError: if the disk is full or not writable.
+            ResourceError: if the disk is full or not writable.
         """
         self._file.write(place, _bytes_of(values.detach().cpu().contiguous()))
 
@@ -102,7 +102,7 @@ class FrameStore:
         """Keeps the tensor of the next frame.
 
         Raises:
-            DataError: if the disk is full or not writable.
+            ResourceError: if the disk is full or not writable.
         """
         size = values.numel() * values.element_size()
         if self._space.take(size):
