@@ -17,7 +17,7 @@ from vidseg.data import DatasetCatalog
 from vidseg.engine.chain import plan_stages
 from vidseg.engine.run_dir import locked
 from vidseg.engine.setup import run_stages
-from vidseg.errors import DataError, UserError
+from vidseg.errors import DataError, ResourceError, UserError
 
 pytestmark = pytest.mark.usefixtures("fresh_plugins")
 
@@ -157,9 +157,21 @@ def test_other_conditions_start_anew(config: Path, overrides: list[Any], named: 
 
 
 def test_what_changes_no_prediction_does_not_start_anew(config: Path) -> None:
-    die_in(config, "parts", 4)
+    memory = "MODEL.REFINER.MEMORY_MB"
+    die_in(config, "parts", 4, memory, 64)
     seen(config)
-    harmless = ("SEED", 7, "SOLVER.BASE_LR", 1, "TEST.KEEP_BEST", 4, "DATALOADER.NUM_WORKERS", 2)
+    harmless = (
+        memory,
+        5,
+        "SEED",
+        7,
+        "SOLVER.BASE_LR",
+        1,
+        "TEST.KEEP_BEST",
+        4,
+        "DATALOADER.NUM_WORKERS",
+        2,
+    )
     evaluate(config, "parts", *harmless, "MODEL.MASK_FORMER.TEST.WINDOW_SIZE", 1)
     assert seen(config) == [4, 5, 6]
 
@@ -205,6 +217,26 @@ def test_damaged_videos_are_left_out_and_listed(
     assert outcome(output) == whole
     assert not (output / RESULTS / "damaged.json").exists()
     assert not (output / RESULTS / "videos").exists()
+
+
+def test_a_full_disk_is_no_damage(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vidseg.evaluation import YTVISEvaluator
+
+    original = YTVISEvaluator.encode
+
+    def encode(self: Any, sample: Any, prediction: Any) -> Any:
+        if sample["video_id"] == 3:
+            raise ResourceError("no room")
+        return original(self, sample, prediction)
+
+    monkeypatch.setattr(YTVISEvaluator, "encode", encode)
+    with pytest.raises(ResourceError):
+        evaluate(config, "out")
+    seen(config)
+    monkeypatch.setattr(YTVISEvaluator, "encode", original)
+    output = evaluate(config, "out")
+    assert seen(config) == [3, 4, 5, 6]
+    assert "damaged/videos" not in json.loads(outcome(output)["metrics.json"])
 
 
 def test_no_sound_video_is_refused_at_once(config: Path) -> None:

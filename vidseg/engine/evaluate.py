@@ -103,6 +103,7 @@ def evaluate_model(
         codes = gather(stop.exit_code if stop else 0)
         if any(codes):
             raise stop or Interrupted(max(codes) - 128)
+        run_on_main(store.look_again)  # else ranks on one disk would send what lies there already
         results = evaluator.evaluate()
         damaged = {key: reason for part in gather(damaged) for key, reason in part.items()}
         if damaged:

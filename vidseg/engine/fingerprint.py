@@ -24,14 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["take_fingerprint", "weights_digest"]
 
 # Keys, or beginnings of keys, that no prediction depends on: training, places of files (what the
-# files hold counts instead), and what bounds memory without changing a result.
+# files hold counts instead).
 _WITHOUT_SAY = (
     "CUDNN_BENCHMARK",
     "DATALOADER.",
     "DATASETS.",
     "MODEL.BACKBONE.WEIGHTS",
     "MODEL.DEVICE",
-    "MODEL.MASK_FORMER.TEST.WINDOW_SIZE",
     "MODEL.WEIGHTS",
     "OUTPUT_DIR",
     "SEED",
@@ -40,6 +39,9 @@ _WITHOUT_SAY = (
     "WRITERS",
 )
 _WITH_SAY = ("SOLVER.AMP.",)
+# Ends of keys, projects' ones too, that bound memory without changing a result: who runs out of it
+# goes on with another value.
+_BOUNDS = (".TEST.WINDOW_SIZE", ".MEMORY_MB")
 
 
 def take_fingerprint(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def take_fingerprint(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict[
     config = {
         key: value
         for key, value in flat_config(cfg).items()
-        if key.startswith(_WITH_SAY) or not key.startswith(_WITHOUT_SAY)
+        if key.startswith(_WITH_SAY) or not (key.startswith(_WITHOUT_SAY) or key.endswith(_BOUNDS))
     }
     return {
         "the weights": weights_digest(model),

@@ -158,7 +158,7 @@ def build_evaluator(
 def collect_on_main(results: MutableMapping[Any, Any]) -> None:
     """Brings to rank 0 the results that it lacks, a few videos at a time.
 
-    Ranks that write to the same disk have nothing to send.
+    What rank 0 has already, as on a common disk, is not sent.
 
     Args:
         results: of this rank; that of rank 0 is completed.
