@@ -154,7 +154,7 @@ class _Suicidal:
 
 
 def test_death_of_a_worker_is_told(cfg, monkeypatch) -> None:
-    monkeypatch.setattr("vidseg.data.loader._LOOK_SECONDS", 0.5)
+    monkeypatch.setattr("vidseg.data.sample_loader._LOOK_SECONDS", 0.5)
     loader = build_train_loader(cfg)
     loader.num_workers = 1
     loader.source.mappers[0] = _Suicidal()

@@ -22,7 +22,7 @@ from tests.faults.ground import (
     same_run,
 )
 from vidseg.checkpoint.files import read_checkpoint
-from vidseg.data import loader
+from vidseg.data import sample_loader
 from vidseg.data.clip_mapper import ClipMapper
 from vidseg.engine.trainer import Trainer
 
@@ -45,8 +45,8 @@ def _worker(name: str, act: Callable[[], object], says: str = RESTARTED) -> None
                 act()
 
         before_call(ground.patch, ClipMapper, "__call__", once)
-        ground.patch.setattr(loader, "_LOOK_SECONDS", 1)
-        ground.patch.setattr(loader, "_PATIENCE_SECONDS", 1.5)
+        ground.patch.setattr(sample_loader, "_LOOK_SECONDS", 1)
+        ground.patch.setattr(sample_loader, "_PATIENCE_SECONDS", 1.5)
         return ground.train("DATALOADER.NUM_WORKERS", 1)
 
 
@@ -68,7 +68,7 @@ def killed_in_a_step(ground: Ground) -> Outcome:
             child.kill()
         time.sleep(0.2)  # its end is noticed here, if anything tells of it
 
-    ground.patch.setattr(loader, "_LOOK_SECONDS", 0.5)
+    ground.patch.setattr(sample_loader, "_LOOK_SECONDS", 0.5)
     at_iteration(ground.patch, 3, kill)
     return ground.train("DATALOADER.NUM_WORKERS", 1)
 
@@ -82,7 +82,7 @@ def killed_in_a_step(ground: Ground) -> Outcome:
 )
 def killed_for_ever(ground: Ground) -> Outcome:
     before_call(ground.patch, ClipMapper, "__call__", lambda *_: kill_self())
-    ground.patch.setattr(loader, "_LOOK_SECONDS", 0.1)
+    ground.patch.setattr(sample_loader, "_LOOK_SECONDS", 0.1)
     return ground.train("DATALOADER.NUM_WORKERS", 1)
 
 

@@ -78,12 +78,8 @@ class LoadReport:
         return f"{theirs} in the file, {ours} here"
 
     def _why_missing(self, name: str) -> str:
-        if name.endswith("num_batches_tracked"):
-            return _COUNTERS
-        if name.endswith(_CONSTANTS):
-            return _CONSTANT
-        if name.endswith("empty_weight"):
-            return _LOSS
+        if reason := _why_not_shared(name):
+            return reason
         part = name.partition(".")[0]
         if part in self.absent_parts:
             if self.backbone_only:
@@ -92,12 +88,8 @@ class LoadReport:
         return "stays as initialised"
 
     def _why_unexpected(self, name: str) -> str:
-        if name.endswith("num_batches_tracked"):
-            return _COUNTERS
-        if name.endswith(_CONSTANTS):
-            return _CONSTANT
-        if name.endswith("empty_weight"):
-            return _LOSS
+        if reason := _why_not_shared(name):
+            return reason
         if name.startswith(("pixel_mean", "pixel_std")):
             return "set by the config"
         words = name.removeprefix("backbone.").removeprefix("stem.").replace("_", ".").split(".")
@@ -114,6 +106,15 @@ def grouped(names: Iterable[str]) -> list[str]:
         if len(counts) <= _MAX_GROUPS:
             break
     return [f"{module} ({count})" for module, count in sorted(counts.items())]
+
+
+def _why_not_shared(name: str) -> str:
+    """Says why a file and a model need not both have a buffer; "" if they should."""
+    if name.endswith("num_batches_tracked"):
+        return _COUNTERS
+    if name.endswith(_CONSTANTS):
+        return _CONSTANT
+    return _LOSS if name.endswith("empty_weight") else ""
 
 
 def _module(name: str, depth: int) -> str:

@@ -13,7 +13,8 @@ from .ytvis import load_ytvis_json
 
 if TYPE_CHECKING:
     from .clip_mapper import DATASET_MAPPER_REGISTRY, ClipMapper, PseudoClipMapper, load_frames
-    from .loader import SampleLoader, build_test_loader, build_train_loader, check_num_classes
+    from .loader import build_test_loader, build_train_loader, check_num_classes
+    from .sample_loader import SampleLoader
 
 __all__ = [
     "DATASET_MAPPER_REGISTRY",
@@ -34,7 +35,8 @@ __all__ = [
 
 _WITH_TORCH = {
     "clip_mapper": ("DATASET_MAPPER_REGISTRY", "ClipMapper", "PseudoClipMapper", "load_frames"),
-    "loader": ("SampleLoader", "build_test_loader", "build_train_loader", "check_num_classes"),
+    "loader": ("build_test_loader", "build_train_loader", "check_num_classes"),
+    "sample_loader": ("SampleLoader",),
 }
 
 
