@@ -11,6 +11,7 @@ import torch
 from vidseg.config import CfgNode, get_cfg
 from vidseg.data.catalog import DatasetCatalog
 from vidseg.data.loader import build_test_loader, build_train_loader, check_num_classes
+from vidseg.data.sample_loader import WorkerError
 from vidseg.errors import ConfigError, DataError
 
 
@@ -158,7 +159,7 @@ def test_death_of_a_worker_is_told(cfg, monkeypatch) -> None:
     loader = build_train_loader(cfg)
     loader.num_workers = 1
     loader.source.mappers[0] = _Suicidal()
-    with pytest.raises(DataError, match=r"process died: video .*lower DATALOADER.NUM_WORK"):
+    with pytest.raises(WorkerError, match=r"process died: video .*lower DATALOADER.NUM_WORK"):
         next(iter(loader))
 
 

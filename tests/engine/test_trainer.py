@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vidseg.checkpoint import Checkpointer
 from vidseg.config import get_cfg
+from vidseg.data.sample_loader import WorkerError
 from vidseg.engine.batches import TrainingError, seed_iteration
 from vidseg.engine.ema import EmaHook
 from vidseg.engine.hooks import CheckpointHook
@@ -150,7 +151,7 @@ def test_bad_gradient_with_a_finite_loss_is_skipped(caplog: pytest.LogCaptureFix
 
 @pytest.mark.parametrize(
     "error",
-    [RuntimeError("DataLoader worker (pid 7) is killed"), DataError("a data loader process died")],
+    [RuntimeError("DataLoader worker (pid 7) is killed"), WorkerError("it died")],
 )
 def test_loader_starts_again_where_it_died(error: Exception) -> None:
     starts = []

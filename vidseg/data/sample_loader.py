@@ -13,18 +13,22 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from vidseg.errors import DataError
+from vidseg.errors import DataError, ResourceError
 
 from .clip_mapper import Sample
 from .sources import Failure, Source
 
-__all__ = ["SampleLoader"]
+__all__ = ["SampleLoader", "WorkerError"]
 
 _logger = logging.getLogger(__name__)
 
 # After which a loader process that gives nothing counts as hung, e.g. on a network disk.
 _PATIENCE_SECONDS = 1200.0
 _LOOK_SECONDS = 5  # between two looks at loader processes that give nothing
+
+
+class WorkerError(ResourceError):
+    """Reports a loader process that died or hangs; data and config may be fine."""
 
 
 class SampleLoader:
@@ -74,7 +78,8 @@ class SampleLoader:
         """Gives the batches from the start.
 
         Raises:
-            DataError: if a sample cannot be made (names the file) or a worker died or hangs.
+            DataError: if a sample cannot be made (names the file).
+            WorkerError: if a worker died or hangs.
         """
         parallel = self.num_workers > 0
         loader: DataLoader[Any] = DataLoader(
@@ -125,7 +130,7 @@ class SampleLoader:
                 elif isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                     raise
                 # The others come from fetching a batch that a worker made before its death.
-                raise DataError(self._death_message(items, fate, str(error))) from None
+                raise WorkerError(self._death_message(items, fate, str(error))) from None
 
     def _death_message(self, items: list[Any], fate: str, reason: str) -> str:
         places = "; ".join(sorted({self.source.describe(item) for item in items}))

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidseg.errors import DataError, UserError
+from vidseg.data.sample_loader import WorkerError
+from vidseg.errors import UserError
 
 __all__ = [
     "Sample",
@@ -27,8 +28,6 @@ logger = logging.getLogger(__name__)
 Sample = dict[str, Any]
 
 _MAX_LOADER_RESTARTS = 3
-# torch's own words and those of vidseg.data; neither has a type for it.
-_WORKER_DIED = ("DataLoader worker", "a data loader process")
 
 
 class TrainingError(UserError):
@@ -54,8 +53,9 @@ def stream_batches(
         try:
             yield from make_loader(position())
             return
-        except (RuntimeError, DataError) as error:
-            if not any(words in str(error) for words in _WORKER_DIED):
+        except (RuntimeError, WorkerError) as error:
+            # torch has no type for it, and whoever makes the loader may use its own.
+            if not isinstance(error, WorkerError) and "DataLoader worker" not in str(error):
                 raise
             iteration = position()
             restarts = restarts + 1 if last == iteration else 1
