@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from .bag_sampling import sample_by_bags
 from .onednn import Linear
+from .recording import is_recorded
 
 __all__ = ["MSDeformAttn", "cell_centres", "sample_levels"]
 
@@ -143,8 +144,8 @@ def sample_levels(
 
 
 def _runs_on_the_spot(*tensors: Tensor) -> bool:
-    """Whether plain CPU numbers are at hand: no tracing, no export, a type the bags can take."""
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+    """Whether plain CPU numbers are at hand, of a type that the bags can take."""
+    if is_recorded():
         return False
     # Half precision cannot count the cells of a level, and the bags have no gradients in it.
     exact = (torch.float32, torch.float64)

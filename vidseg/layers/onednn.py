@@ -5,19 +5,23 @@ the arithmetic units idle, and most 1x1 convolutions likewise; oneDNN, which tor
 uses them. Its kernels also give a row, or a frame, the same bits in whatever batch it stands, which
 MKL's do not.
 
-Wherever they do not apply (other devices and dtypes, autocast, tracing; gradients of convolutions)
-the functions here are those of ``torch.nn.functional``. With
-``torch.backends.mkldnn.flags(enabled=False)`` they always are.
+Wherever they do not apply (other devices and dtypes, autocast, tracing and the like; gradients of
+convolutions) the functions here are those of ``torch.nn.functional``. With
+``torch.backends.mkldnn.flags(enabled=False)``, or in a torch without these kernels, they always
+are.
 """
 
 from __future__ import annotations
 
+import functools
 import platform
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .recording import is_recorded
 
 __all__ = ["Conv2d", "Linear", "available", "conv2d", "linear"]
 
@@ -139,7 +143,16 @@ def conv2d(
 
 def available() -> bool:
     """Whether oneDNN is there, switched on, and known to be the better one on this processor."""
-    return _X86 and bool(torch.backends.mkldnn.enabled) and torch.backends.mkldnn.is_available()
+    return _X86 and bool(torch.backends.mkldnn.enabled) and _has_kernels()
+
+
+@functools.cache
+def _has_kernels() -> bool:
+    # They belong to torch's compiler, which may rename them.
+    names = ("_linear_pointwise", "_convolution_pointwise")
+    return torch.backends.mkldnn.is_available() and all(
+        hasattr(torch.ops.mkldnn, name) for name in names
+    )
 
 
 class _LinearWithGradients(torch.autograd.Function):
@@ -196,7 +209,6 @@ def _applies(x: Tensor, weight: Tensor) -> bool:
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > 0
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and not is_recorded()
         and not torch.is_autocast_enabled("cpu")
     )
