@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
 from vidseg.errors import DataError
-from vidseg.files import Draft, read_json, write_atomically
+from vidseg.files import Draft, draft_suffix, read_json, remove_stale_drafts, write_atomically
 
 
 def test_written_file_replaces_the_old_one(tmp_path: Path) -> None:
@@ -31,6 +33,20 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_atomically(path, fail)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_drafts_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    ).stdout.strip()
+    stale = [tmp_path / f".a.{gone}.tmp", tmp_path / "below" / f".b.x.{gone}.tmp"]
+    kept = [tmp_path / f".a{draft_suffix()}", tmp_path / "b.tmp", tmp_path / ".c.tmp"]
+    for path in (stale[0] / "inside", stale[1], *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert remove_stale_drafts(tmp_path) == stale
+    assert not any(path.exists() for path in stale)
+    assert all(path.exists() for path in kept)
 
 
 def test_draft_without_content_can_be_discarded(tmp_path: Path) -> None:

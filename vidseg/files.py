@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from vidseg.errors import DataError, ResourceError, UserError
 __all__ = [
     "Draft",
     "ScratchFile",
-    "is_alive",
+    "draft_suffix",
     "is_out_of_space",
     "make_folder",
     "read_json",
@@ -42,7 +43,7 @@ class Draft:
     def __init__(self, final: Path) -> None:
         self.final = final
         # Hidden, and another one for each process: several may write the same file.
-        self.path = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+        self.path = final.with_name(f".{final.name}{draft_suffix()}")
 
     def publish(self) -> None:
         """Gives the written file its name.
@@ -135,8 +136,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise
 
 
+def draft_suffix() -> str:
+    """Gives the end of the names of this process's drafts, which begin with a dot."""
+    return f".{os.getpid()}.tmp"
+
+
 def remove_stale_drafts(folder: Path) -> list[Path]:
-    """Removes what processes that were killed while writing left in a folder and below.
+    """Removes files and folders that killed processes left half made in a folder and below.
 
     Drafts of processes that are alive stay.
 
@@ -149,14 +155,14 @@ def remove_stale_drafts(folder: Path) -> list[Path]:
     removed = []
     for path in sorted(folder.rglob(".*.tmp")):
         match = _DRAFT.fullmatch(path.name)
-        if match and not is_alive(int(match.group(1))):
+        if match and not _is_alive(int(match.group(1))):
             with contextlib.suppress(OSError):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
                 removed.append(path)
     return removed
 
 
-def is_alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     """Tells whether this machine runs a process of that number."""
     try:
         os.kill(pid, 0)

@@ -191,7 +191,7 @@ def generated_again(ground: Ground) -> None:
     """the cache: nothing half made stays, and the next use makes the data set"""
     folder = ground.folder / "cache"
     assert not [path for path in folder.rglob("*") if path.is_file()]
-    assert not list(folder.rglob(".train-*"))
+    assert not list(folder.rglob(".train.*"))
 
 
 @fault(

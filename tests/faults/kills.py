@@ -132,7 +132,7 @@ def killed_generation(ground: Ground) -> Outcome:
         before_call(ground.patch, synthetic.json, "dumps", lambda *_: kill_self())
         generate()
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
-    assert list(folder.parent.glob(".train-*"))
+    assert list(folder.parent.glob(".train.*"))
     generate()
     return Outcome(0, "generated")
 

@@ -26,7 +26,7 @@ from PIL import Image
 
 from vidseg import rle
 from vidseg.errors import DataError
-from vidseg.files import is_alive
+from vidseg.files import draft_suffix, remove_stale_drafts
 
 from .catalog import DatasetCatalog
 from .shapes_scene import CLASSES, LEVELS, Scene, random_scene, render_frame
@@ -108,8 +108,8 @@ def generate_split(
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale_drafts(folder)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-{os.getpid()}-", dir=folder.parent))
+    remove_stale_drafts(folder.parent)
+    draft = Path(tempfile.mkdtemp(draft_suffix(), f".{folder.name}.", folder.parent))
     try:
         content = _empty_json()
         for number in range(num_videos):
@@ -125,8 +125,11 @@ def generate_split(
             _add_video(content, scene, video_id=number + 1, image_root=draft / "JPEGImages")
         (draft / _JSON_NAME).write_text(json.dumps(content))
         draft.chmod(0o755)
-        if not folder.exists():
+        try:
             draft.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another run was quicker
+                raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -160,14 +163,6 @@ class _Loader:
             return load_ytvis_json(folder / _JSON_NAME, folder / "JPEGImages", strict=False)
         except DataError as error:
             raise DataError(f"{error}; remove {folder} to have it generated again") from error
-
-
-def _remove_stale_drafts(folder: Path) -> None:
-    """Removes what processes that were killed while generating left beside a folder."""
-    for path in folder.parent.glob(f".{folder.name}-*-*"):
-        pid = path.name.split("-")[-2]
-        if pid.isdigit() and not is_alive(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _split_folder(level: str, split: str) -> Path:
