@@ -15,7 +15,9 @@ from torch import Tensor
 from tests.golden_utils import GOLDEN, apply_rule_weights, load_case
 from vidseg.config import CfgNode, get_cfg
 from vidseg.errors import ConfigError, UserError
+from vidseg.layers import onednn
 from vidseg.modeling import build_model, resolve_device
+from vidseg.modeling.backbone import ResNet
 from vidseg.modeling.meta_arch import FrameSegmenter, frame_targets
 from vidseg.modeling.transformer_decoder import masked
 from vidseg.structures import ClipInstances
@@ -263,6 +265,18 @@ def same(found: Any, want: Any) -> None:
     assert found.frame_indices == want.frame_indices
     difference = found.masks_tensor() != want.masks_tensor()
     assert difference.float().mean() < 1e-3
+
+
+def test_frames_go_together_only_where_their_bits_do_not_depend_on_it() -> None:
+    backbone = ResNet(18, norm="FrozenBN").eval()
+    assert not backbone.is_batch_invariant
+    with torch.no_grad():
+        assert backbone.is_batch_invariant == onednn.available()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert not backbone.is_batch_invariant
+        with torch.backends.mkldnn.flags(enabled=False):
+            assert not backbone.is_batch_invariant
+        assert not backbone.double().is_batch_invariant
 
 
 def test_windows_change_nothing() -> None:

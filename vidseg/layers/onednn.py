@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from .recording import is_recorded
 
-__all__ = ["Conv2d", "Linear", "available", "conv2d", "linear"]
+__all__ = ["Conv2d", "Linear", "available", "conv2d", "is_used", "linear"]
 
 # A call costs about 10 microseconds more than torch's, and a new shape 400; smaller layers lose.
 _LEAST_WEIGHTS = 2**14
@@ -144,6 +144,11 @@ def conv2d(
 def available() -> bool:
     """Whether oneDNN is there, switched on, and known to be the better one on this processor."""
     return _X86 and bool(torch.backends.mkldnn.enabled) and _has_kernels()
+
+
+def is_used(weight: Tensor) -> bool:
+    """Whether convolutions and products with a weight go through oneDNN in inference here."""
+    return not torch.is_grad_enabled() and _applies(weight, weight)
 
 
 @functools.cache
