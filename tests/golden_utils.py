@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,6 +53,20 @@ class GoldenCase:
 
     def state_dict(self) -> dict[str, Tensor]:
         return rule_state_dict(self.names_shapes.items(), self.overrides)
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of a recorded config by their full keys."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def plain(value: Any) -> Any:
+    """The value as json would give it back."""
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def load_case(name: str) -> GoldenCase:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.golden_utils import GOLDEN
+from tests.golden_utils import GOLDEN, flat, plain
 from vidseg.config import load_config
 from vidseg.config.load import _Builder
 from vidseg.config.node import leaves
@@ -18,18 +16,6 @@ from vidseg.config.source import Assignment
 
 RESOLVED = GOLDEN / "dvis_daq_training" / "config_resolved"
 CONFIGS = sorted((GOLDEN / "dvis_daq").glob("*/*config.yaml"))
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def plain(value: Any) -> Any:
-    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def test_defaults_are_the_published_ones() -> None:

@@ -1,12 +1,22 @@
-"""Data and configs for runs of the toy plugin."""
+"""Data, configs and results of runs of the toy plugin."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
+
+from vidseg.checkpoint.files import read_checkpoint
+from vidseg.engine.chain import plan_stages
+from vidseg.engine.setup import run_stages
+from vidseg.engine.trainer import Trainer
 
 PLUGIN = str(Path(__file__).with_name("toy_plugin.py"))
 
@@ -77,3 +87,36 @@ def write_config(folder: Path, dataset: Path, name: str = "toy", extra: str = ""
     data = f"DATASETS:\n  TRAIN: ['{dataset}']\n  TEST: ['{dataset}']\n"
     path.write_text(f"{CONFIG}{data}OUTPUT_DIR: {folder / 'output' / name}\n{extra}")
     return path
+
+
+def run(config: Path, *overrides: Any, **options: Any) -> int:
+    stages = plan_stages(str(config), [str(word) for word in overrides], [PLUGIN])
+    return run_stages(stages, plugins=[PLUGIN], **options)
+
+
+def weights(directory: Path, name: str = "model_final.pth") -> dict[str, torch.Tensor]:
+    return read_checkpoint(directory / name)["model"]
+
+
+def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def losses(directory: Path) -> list[tuple[int, float]]:
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    return [(e["iteration"], e["total_loss"]) for e in entries if "total_loss" in e]
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, iteration: int, number: int = signal.SIGTERM) -> None:
+    """Makes the process send itself a signal after an iteration, once."""
+    original = Trainer._step
+
+    def step(self: Trainer, samples: list[dict[str, Any]]) -> None:
+        original(self, samples)
+        if self.iteration + 1 == iteration:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Trainer, "_step", step)

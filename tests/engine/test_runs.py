@@ -1,4 +1,4 @@
-"""Whole runs of the toy model: finished, continued, stopped, chained, refused."""
+"""Whole runs of the toy model: finished, continued, stopped, refused."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from typing import Any
 import pytest
 import torch
 
-from tests.engine.support import PLUGIN, make_dataset, write_config
+from tests.engine.support import (
+    assert_equal,
+    losses,
+    make_dataset,
+    run,
+    stop_at,
+    weights,
+    write_config,
+)
 from vidseg.checkpoint.files import read_checkpoint
-from vidseg.engine.chain import plan_stages
 from vidseg.engine.hooks import CheckpointHook
 from vidseg.engine.run_dir import RunDirectory, locked
-from vidseg.engine.setup import run_stages
-from vidseg.engine.trainer import Trainer
 from vidseg.errors import ConfigError, DataError, UserError
 
 pytestmark = pytest.mark.usefixtures("fresh_plugins")
@@ -28,39 +33,6 @@ pytestmark = pytest.mark.usefixtures("fresh_plugins")
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     return write_config(tmp_path, make_dataset(tmp_path / "data"))
-
-
-def run(config: Path, *overrides: Any, **options: Any) -> int:
-    stages = plan_stages(str(config), [str(word) for word in overrides], [PLUGIN])
-    return run_stages(stages, plugins=[PLUGIN], **options)
-
-
-def weights(directory: Path, name: str = "model_final.pth") -> dict[str, torch.Tensor]:
-    return read_checkpoint(directory / name)["model"]
-
-
-def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
-
-
-def losses(directory: Path) -> list[tuple[int, float]]:
-    lines = (directory / "metrics.jsonl").read_text().splitlines()
-    entries = [json.loads(line) for line in lines]
-    return [(e["iteration"], e["total_loss"]) for e in entries if "total_loss" in e]
-
-
-def stop_at(monkeypatch: pytest.MonkeyPatch, iteration: int, number: int = signal.SIGTERM) -> None:
-    """Makes the process send itself a signal after an iteration, once."""
-    original = Trainer._step
-
-    def step(self: Trainer, samples: list[dict[str, Any]]) -> None:
-        original(self, samples)
-        if self.iteration + 1 == iteration:
-            os.kill(os.getpid(), number)
-
-    monkeypatch.setattr(Trainer, "_step", step)
 
 
 def test_run_directory_is_complete(config: Path, tmp_path: Path) -> None:
@@ -315,88 +287,10 @@ def test_output_dir_that_cannot_be_made(
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("DATASETS.TRAIN", "ovis_trian", r"^toy: DATASETS: .*'ovis_trian'; nearest: ovis_train"),
-        ("DATASETS.TEST", "absent.json", r"^toy: DATASETS: no such file: absent\.json"),
-        ("second:DATASETS.TEST", "ovis_vla", r"^second: DATASETS: .*'ovis_vla'; nearest: ovis_val"),
-        ("second:DATASETS.TRAIN", "ovis_train", r"^second: .*annotations_train\.json is missing"),
-    ],
-)
-def test_absent_data_sets_are_told_before_anything_is_built(
-    chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: str, message: str
-) -> None:
-    monkeypatch.setenv("VIDSEG_DATASETS", str(tmp_path / "empty"))
-    monkeypatch.delattr("vidseg.modeling.build_model")
-    with pytest.raises(DataError, match=message):
-        run(chain, key, f"('{value}',)")
-    assert not (tmp_path / "output").exists()
-
-
 def test_architecture_that_is_not_set(config: Path) -> None:
     config.write_text(config.read_text().replace("  META_ARCHITECTURE: ToySegmenter\n", ""))
     with pytest.raises(ConfigError, match=r"MODEL\.META_ARCHITECTURE is not set.*ToySegmenter"):
         run(config)
-
-
-@pytest.fixture
-def chain(config: Path, tmp_path: Path) -> Path:
-    dataset = tmp_path / "data" / "instances.json"
-    extra = config.read_text().partition("SOLVER:")
-    second = tmp_path / "second.yaml"
-    second.write_text(extra[0] + "SOLVER:\n  INIT_FROM: toy.yaml" + extra[2])
-    second.write_text(second.read_text().replace("output/toy", "output/second"))
-    assert dataset.is_file()
-    return second
-
-
-def test_chain_trains_what_it_needs(
-    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(chain, "OUTPUT_DIR", tmp_path / "x", "toy:SOLVER.MAX_ITER", 3) == 0
-    assert read_checkpoint(tmp_path / "x" / "toy" / "model_final.pth")["iteration"] == 3
-    assert read_checkpoint(tmp_path / "x" / "model_final.pth")["iteration"] == 8
-    shown = capsys.readouterr().out
-    table = shown[shown.rindex("results on") :]
-    assert "toy" in table
-    assert "second" in table
-    log = (tmp_path / "x" / "log.txt").read_text()
-    assert str(tmp_path / "x" / "toy" / "model_final.pth") in log
-
-
-def test_mistakes_of_later_stages_show_before_the_first_step(chain: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"second: META_ARCH 'ToySegmente' is not .*ToySegmenter"):
-        run(chain, "second:MODEL.META_ARCHITECTURE", "ToySegmente")
-    assert not (tmp_path / "output" / "toy").exists()
-
-
-def test_chain_continues_in_the_second_stage(
-    chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert run(chain, "OUTPUT_DIR", tmp_path / "whole", "toy:SOLVER.MAX_ITER", 3) == 0
-    with monkeypatch.context() as patch:
-        stop_at(patch, 5)
-        code = run(chain, "OUTPUT_DIR", tmp_path / "parts", "toy:SOLVER.MAX_ITER", 3)
-        assert code == 128 + signal.SIGTERM
-    assert (tmp_path / "parts" / "checkpoint_0000005.pth").is_file()
-    assert run(chain, "OUTPUT_DIR", tmp_path / "parts", "toy:SOLVER.MAX_ITER", 3) == 0
-    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
-
-
-def test_chain_is_not_needed_with_weights(chain: Path, tmp_path: Path) -> None:
-    run(chain.parent / "toy.yaml")
-    final = tmp_path / "output" / "toy" / "model_final.pth"
-    stages = plan_stages(str(chain), ["MODEL.WEIGHTS", str(final)], [PLUGIN])
-    assert [stage.name for stage in stages] == ["second"]
-
-
-def test_stale_stage_is_refused(chain: Path, tmp_path: Path) -> None:
-    run(chain, "SOLVER.MAX_ITER", 2)
-    final = tmp_path / "output" / "toy" / "model_final.pth"
-    final.unlink()
-    with pytest.raises(UserError, match=r"second was started from .*toy.*remove"):
-        run(chain, "SOLVER.MAX_ITER", 2)
 
 
 def test_config_is_stored_resolved(config: Path, tmp_path: Path) -> None:

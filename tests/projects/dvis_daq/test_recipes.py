@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.golden_utils import GOLDEN
+from tests.golden_utils import GOLDEN, flat, plain
 from vidseg.config.load import _Builder
 from vidseg.config.node import leaves
 from vidseg.config.published import PUBLISHED
@@ -82,18 +81,6 @@ ALLOWED_IN_STAGES = {
     "offline": ("MODEL.WEIGHTS", "comes from the stage before"),
 }
 READ_BY_BACKBONES = ("MODEL.SWIN.", "MODEL.VIT_ADAPTER.")
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def plain(value: Any) -> Any:
-    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 @cache
