@@ -270,6 +270,7 @@ def test_own_file_fills_what_no_other_gave(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"vit_weights": "nowhere.pth"}, "nowhere.pth does not exist.*stays so"),
+        ({"vit_weights": "dinov2_vitl14_pretrain.pth"}, "fetch https://.*dinov2_vitl14.*stays so"),
         ({"vit_weights": "nowhere.pth", "freeze_vit": False}, "nowhere.pth.*at random; give"),
         ({}, "is empty.*stays so"),
         ({"freeze_vit": False}, ""),  # as asked

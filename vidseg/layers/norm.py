@@ -59,7 +59,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         """Normalises ``(B, C, ...)``."""
         if not (self.training and x.device.type == "cpu" and _several_ranks()):
             return super().forward(x)
-        values = x.float()
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
         dims = [0, *range(2, x.dim())]
         per_channel = (-1, *[1] * (x.dim() - 2))
         count = _sum_over_ranks(values.new_tensor([values[:, 0].numel()]))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from vidseg.checkpoint.upstream import read_state_dict
+from vidseg.checkpoint import find_weights, read_state_dict
 from vidseg.config import CfgNode
 from vidseg.errors import ConfigError, DataError, nearest
 from vidseg.layers import Conv2d, Linear, MSDeformAttn, build_norm, cell_centres
@@ -203,11 +203,17 @@ class D2VitAdapterDinoV2(Backbone):
         named = {f"{_TRUNK}{name}" for name in self.vit_module.state_dict()}
         if not named <= set(missing):
             return
-        path = Path(self.vit_weights).expanduser()
-        if self.vit_weights and path.is_file():
-            self._load_vit(read_state_dict(path), path)
-        elif self.vit_weights or self.is_frozen:
-            problem = f"{path} does not exist" if self.vit_weights else "is empty"
+        if not self.vit_weights:
+            problem = "is empty" if self.is_frozen else ""
+        else:
+            try:
+                path = find_weights(self.vit_weights)
+            except DataError as error:
+                problem = f"is not used ({error})"
+            else:
+                self._load_vit(read_state_dict(path), path)
+                return
+        if problem:
             logger.warning(
                 "MODEL.VIT_ADAPTER.VIT_WEIGHT %s: the ViT starts at random%s; give the path of a "
                 "DINOv2 file, or MODEL.WEIGHTS with a whole model",
