@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -19,7 +18,6 @@ __all__ = [
     "Draft",
     "ScratchFile",
     "draft_suffix",
-    "is_out_of_space",
     "make_folder",
     "read_json",
     "remove_stale_drafts",
@@ -27,7 +25,6 @@ __all__ = [
 ]
 
 _DRAFT = re.compile(r"\..+\.(\d+)\.tmp")
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Draft:
@@ -171,11 +168,6 @@ def _is_alive(pid: int) -> bool:
     except OSError:
         return True
     return True
-
-
-def is_out_of_space(error: OSError) -> bool:
-    """Tells whether a write failed because of a full disk, a quota or a limit on file sizes."""
-    return error.errno in _NO_SPACE
 
 
 def make_folder(path: Path, what: str) -> None:

@@ -23,6 +23,7 @@ from vidseg.modeling import build_model
 from vidseg.modeling.meta_arch import RecordedSession, Recorder, VideoSession
 from vidseg.structures import Explanation, FrameAttention, VideoInstances
 from vidseg.video.io import VideoFrame, VideoReader
+from vidseg.video.live import is_live
 
 __all__ = ["VideoPredictor"]
 
@@ -136,8 +137,11 @@ class VideoPredictor:
             UserError: if the model offers no explanation.
         """
         self.check_explains()
-        if isinstance(source, Iterator):
-            raise UserError("an explanation reads its source twice, which an iterator cannot give")
+        if isinstance(source, Iterator) or is_live(source) or getattr(source, "is_live", False):
+            raise UserError(
+                "an explanation reads its source twice, which an iterator, a camera or a pipe "
+                "cannot give; record it to a file first"
+            )
         recorders: list[Recorder] = []
         model: Any = self.model
 

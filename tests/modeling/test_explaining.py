@@ -111,7 +111,8 @@ def test_what_cannot_be_explained_is_said(tiny_cfg: Callable[..., CfgNode]) -> N
     _, explanation = predictor.explain(list(video(2)))
     with pytest.raises(UserError, match=r"set MODEL\.MASK_FORMER\.DEC_LAYERS to 2 or more"):
         next(explanation.attention())
-    with pytest.raises(UserError, match="reads its source twice"):
-        predictor.explain(iter(list(video(2))))
+    for once in (iter(list(video(2))), "camera:0", "-"):
+        with pytest.raises(UserError, match="reads its source twice"):
+            predictor.explain(once)
     with pytest.raises(UserError, match="Linear offers no explanation of its results"):
         VideoPredictor(torch.nn.Linear(1, 1)).explain(list(video(2)))
