@@ -13,36 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby, pairwise
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from vidseg import rle as rle_ops
 from vidseg.rle import RLE
 
-__all__ = ["MaskError", "Tubes", "check_runs", "pair_ious", "tube_ious"]
+from .mask_runs import MaskError, MaskRuns, read_areas, read_runs
+
+__all__ = ["Tubes", "pair_ious", "tube_ious"]
 
 MAX_PAIR_FRAMES = 1 << 16  # pair-frames looked at together; bounds the memory of the comparison
-NEAR_MASKS = 255  # masks measured together: they stay in the cache from one look to the next
-FIRST_CHARACTERS = 7  # as many as pycocotools writes for a number of 32 bits
-ANY_SIZE = (1, 1)
-LAST_CHARACTERS = "P"  # the number that ends an RLE text is written with characters below this one
-
-
-class MaskError(ValueError):
-    """A mask that cannot be measured.
-
-    Args:
-        message: what is wrong with it.
-        index: its place among the masks that were given.
-    """
-
-    def __init__(self, message: str, index: int) -> None:
-        super().__init__(message)
-        self.index = index
 
 
 @dataclass
@@ -55,7 +39,8 @@ class Tubes:
         lengths: number of frames of each track, int64 ``(N,)``.
         areas: foreground pixels, int64 ``(S,)``.
         sizes: height * 2^32 + width of each mask, 0 where absent, int64 ``(S,)``.
-        name: gives the name by which messages call a track, from its number.
+        bounds: where the runs of the masks begin and end, as in ``MaskRuns``, int64 ``(B,)``.
+        spans: first and last + 1 of the bounds of each mask, int64 ``(S, 2)``.
     """
 
     masks: list[RLE | None]
@@ -63,42 +48,54 @@ class Tubes:
     lengths: np.ndarray
     areas: np.ndarray
     sizes: np.ndarray
-    name: Callable[[int], str]
+    bounds: np.ndarray
+    spans: np.ndarray
 
     def __post_init__(self) -> None:
-        """Has no boxes and no checked masks yet."""
-        self._is_checked = np.zeros(len(self.masks), dtype=bool)
+        """Has no boxes yet."""
         self._has_box = np.zeros(len(self.masks), dtype=bool)
         self._boxes = np.zeros((len(self.masks), 4), dtype=np.int64)
 
     @classmethod
     def from_masks(
-        cls, masks: Sequence[Sequence[RLE | None]], name: Callable[[int], str] = "track {}".format
+        cls,
+        masks: Sequence[Sequence[RLE | None]],
+        name: Callable[[int], str] = "track {}".format,
+        *,
+        is_compared: bool = True,
     ) -> Tubes:
         """Measures the masks of N tracks.
 
         Args:
             masks: per track and frame an RLE, ``None`` where absent.
             name: gives the name by which messages call a track, from its number.
+            is_compared: whether more than the areas will be asked for.
 
         Raises:
-            ValueError: if an RLE has no size or its counts stop inside a number.
+            ValueError: if an RLE has no size or is damaged.
         """
         flat = list(chain.from_iterable(masks))
         lengths = np.array([len(track) for track in masks], dtype=np.int64)
         starts = np.cumsum(lengths) - lengths
-        areas, sizes = np.zeros(len(flat), dtype=np.int64), np.zeros(len(flat), dtype=np.int64)
-        tubes = cls(flat, starts, lengths, areas, sizes, name)
+        frames = np.arange(len(flat)) - np.repeat(starts, lengths)
         places = np.flatnonzero([mask is not None for mask in flat])
         present = [mask for mask in flat if mask is not None]
-        for start in range(0, len(present), NEAR_MASKS):
-            part = slice(start, start + NEAR_MASKS)
-            try:
-                sizes[places[part]] = _sizes(present[part])
-                areas[places[part]] = _areas(present[part])
-            except MaskError as error:
-                raise tubes._named(error, places[part]) from None
-        return tubes
+        try:
+            heights, widths = _sides(present)
+            texts = list(map(itemgetter("counts"), present))
+            if is_compared:
+                runs = read_runs(texts, heights, widths, frames[places])
+            else:
+                runs = MaskRuns.without_bounds(read_areas(texts))
+        except MaskError as error:
+            place = places[error.index]
+            track = int(np.searchsorted(starts + lengths, place, side="right"))
+            raise ValueError(f"{name(track)}, frame {frames[place]}: {error}") from None
+        areas, sizes = np.zeros(len(flat), dtype=np.int64), np.zeros(len(flat), dtype=np.int64)
+        areas[places], sizes[places] = runs.areas, (heights << 32) + widths
+        spans = np.zeros((len(flat), 2), dtype=np.int64)
+        spans[places] = np.stack([runs.starts[:-1], runs.starts[1:]], axis=1)
+        return cls(flat, starts, lengths, areas, sizes, runs.bounds, spans)
 
     def __len__(self) -> int:
         """Number of tracks."""
@@ -109,18 +106,10 @@ class Tubes:
         sums, visible = (self._sums(values) for values in (self.areas, self.areas > 0))
         return sums / np.maximum(visible, 1)
 
-    def check(self, places: np.ndarray) -> None:
-        """Checks the masks at some places before C code compares them.
-
-        Raises:
-            ValueError: if the runs of a mask do not add up to its size.
-        """
-        new = _new(self._is_checked, places)
-        masks = [self.masks[place] for place in new.tolist()]
-        try:
-            check_runs(masks, self.areas[new], self.sizes[new])
-        except MaskError as error:
-            raise self._named(error, new) from None
+    def pieces(self, first: np.ndarray, last: np.ndarray) -> list[np.ndarray]:
+        """Gives the bounds of stretches of masks from the places of their first and last ones."""
+        ends = zip(self.spans[first, 0].tolist(), self.spans[last, 1].tolist(), strict=True)
+        return [self.bounds[start:stop] for start, stop in ends]
 
     def boxes_at(self, places: np.ndarray) -> np.ndarray:
         """Gives boxes ``x0, y0, x1, y1`` of the masks at some places, int64 ``(..., 4)``."""
@@ -130,11 +119,6 @@ class Tubes:
             boxes[:, 2:] += boxes[:, :2]
             self._boxes[new] = boxes
         return self._boxes[places]
-
-    def _named(self, error: MaskError, places: np.ndarray) -> ValueError:
-        place = places[error.index]
-        track = int(np.searchsorted(self.starts + self.lengths, place, side="right"))
-        return ValueError(f"{self.name(track)}, frame {place - self.starts[track]}: {error}")
 
     def _sums(self, values: np.ndarray) -> np.ndarray:
         sums = np.concatenate([[0], np.cumsum(values)])
@@ -217,23 +201,24 @@ class _Comparison:
         row_areas, column_areas = rows.areas[self._row_places], columns.areas[self._column_places]
         self._bounds = np.minimum(row_areas, column_areas) * counts
         self._totals = ((row_areas + column_areas) * counts).sum(axis=1)  # (P,)
+        self._shared = np.zeros(len(row_of), dtype=np.int64)  # in the frames that are done
 
     def ious(self, min_iou: float) -> np.ndarray:
         """Gives the IoU of every pair that may reach ``min_iou``, and less for the others."""
-        even, odd = slice(0, None, 2), slice(1, None, 2)
+        even = slice(0, None, 2)
         self._drop(min_iou)
         if self._have_many_candidates():
             self._apply_boxes(even)
             self._drop(min_iou)
-        self._apply_masks(even)
-        self._drop(min_iou)
-        self._apply_masks(odd)
-        shared = self._bounds.sum(axis=1)
+            self._apply_masks(even)
+            self._drop(min_iou)
+        self._apply_masks(slice(None))
+        shared = self._shared
         unions = self._totals - shared
         return np.divide(shared, unions, out=np.zeros(shared.shape), where=unions > 0)
 
     def _drop(self, min_iou: float) -> None:
-        bounds = self._bounds.sum(axis=1)
+        bounds = self._bounds.sum(axis=1) + self._shared
         # intersection / (total - intersection) < min_iou, with a pixel to spare for rounding
         self._bounds[bounds * (1 + min_iou) < min_iou * self._totals - 1] = 0
 
@@ -252,22 +237,29 @@ class _Comparison:
 
     def _apply_masks(self, frames: slice) -> None:
         """Replaces the bounds in some frames by the exact intersections."""
-        bounds, places, a, b = self._left(frames)
-        shared = np.zeros(len(a), dtype=np.int64)
-        for start in range(0, len(a), NEAR_MASKS):
-            part = slice(start, start + NEAR_MASKS)
-            shared[part] = self._intersections(a[part], b[part])
-        bounds[places] = shared
-
-    def _intersections(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        self._rows.check(a)
-        self._columns.check(b)
-        rows, columns = self._rows.masks, self._columns.masks
-        # One merge per pair and frame: a matrix call of pycocotools computes pairs that were ruled
-        # out, and before it starts takes as long as several merges.
-        merge = coco_mask.merge
-        pairs = zip(a.tolist(), b.tolist(), strict=True)
-        return rle_ops.area([merge([rows[i], columns[j]], True) for i, j in pairs])
+        bounds, (pairs, times), a, b = self._left(frames)
+        if len(a) == 0:
+            return
+        bounds[pairs, times] = 0
+        # frames that follow each other are taken in one piece
+        jumps = [
+            np.diff(pairs, prepend=-1),
+            np.diff(a, prepend=a[0]) - 1,
+            np.diff(b, prepend=0) - 1,
+        ]
+        first = np.flatnonzero(np.any(jumps, axis=0))
+        last = np.append(first[1:], len(a)) - 1
+        rows = self._rows.pieces(a[first], a[last])
+        columns = self._columns.pieces(b[first], b[last])
+        starts = np.flatnonzero(np.diff(pairs[first], prepend=-1))
+        differing = np.zeros(len(starts), dtype=np.int64)
+        for index, (start, stop) in enumerate(pairwise([*starts.tolist(), len(first)])):
+            # the bounds of two masks in one order are those of the pixels that only one of them has
+            both = np.concatenate([*rows[start:stop], *columns[start:stop]])
+            both.sort(kind="stable")  # merges two ascending parts
+            differing[index] = (both[1::2] - both[::2]).sum()
+        areas = np.add.reduceat(self._rows.areas[a] + self._columns.areas[b], first[starts])
+        self._shared[pairs[first[starts]]] += (areas - differing) // 2
 
     def _left(self, frames: slice) -> tuple[np.ndarray, Any, np.ndarray, np.ndarray]:
         """Gives the bounds in some frames, where they are not 0, and the masks compared there."""
@@ -284,87 +276,22 @@ def _new(is_known: np.ndarray, places: np.ndarray) -> np.ndarray:
     return new
 
 
-def _sizes(masks: list[RLE]) -> np.ndarray:
-    """Gives height * 2^32 + width, int64 ``(N,)``."""
-    try:
-        sides = np.array([mask["size"] for mask in masks])
-    except ValueError:  # of unequal lengths
-        sides = np.zeros(0)
-    is_sound = sides.shape == (len(masks), 2) and sides.dtype.kind in "iu" and sides.min() > 0
-    if masks and not is_sound:
-        index = next(i for i, mask in enumerate(masks) if not _is_size(mask["size"]))
-        raise MaskError(
-            f"an RLE has size {masks[index]['size']!r}, expected [height, width]", index
-        )
-    sides = sides.astype(np.int64).reshape(-1, 2)
-    return (sides[:, 0] << 32) + sides[:, 1]
+def _sides(masks: list[RLE]) -> np.ndarray:
+    """Gives heights and widths, int64 ``(2, N)``."""
+    sides: list[Any] = []
+    lengths: list[int] = []
+    for size, group in groupby(map(itemgetter("size"), masks)):
+        if not _is_size(size):
+            message = f"an RLE has size {size!r}, expected [height, width]"
+            raise MaskError(message, sum(lengths))
+        sides.append(size)
+        lengths.append(len(list(group)))
+    return np.repeat(np.array(sides, dtype=np.int64).reshape(-1, 2), lengths, axis=0).T
 
 
 def _is_size(size: Any) -> bool:
     return (
         isinstance(size, (list, tuple))
         and len(size) == 2
-        and all(type(side) is int and side > 0 for side in size)
+        and all(isinstance(side, (int, np.integer)) and 0 < side < 1 << 31 for side in size)
     )
-
-
-def check_runs(masks: Sequence[RLE], areas: np.ndarray, sizes: np.ndarray) -> None:
-    """Checks that the runs of masks add up to their sizes.
-
-    On a mask where they do not, pycocotools would never return.
-
-    Args:
-        masks: N RLEs, none of whose texts stops inside a number.
-        areas: their areas, ``(N,)``.
-        sizes: as in ``Tubes``, ``(N,)``.
-
-    Raises:
-        MaskError: if one is damaged.
-    """
-    first, tails = _first_runs(_texts(masks))
-    # Without its first number an RLE has its runs of 0 where the runs of 1 were, so that the area
-    # of the rest counts them. (The other runs come out wrong, as numbers are stored as differences
-    # to the one before the last, but an area does not look at them.)
-    rests = [{"size": ANY_SIZE, "counts": tail} for tail in tails]
-    covered = areas + first + rle_ops.area(rests)
-    wrong = np.flatnonzero(covered != (sizes >> 32) * (sizes & 0xFFFFFFFF))
-    if len(wrong):
-        index = int(wrong[0])
-        raise MaskError(
-            f"an RLE is damaged: its runs cover {covered[index]} pixels, "
-            f"its size is {list(masks[index]['size'])}",
-            index,
-        )
-
-
-def _areas(masks: list[RLE]) -> np.ndarray:
-    # A text that stops inside a number would be read beyond its end.
-    texts = _texts(masks)
-    if "" in texts or max(map(itemgetter(-1), texts), default="") >= LAST_CHARACTERS:
-        is_complete = [text != "" and text[-1] < LAST_CHARACTERS for text in texts]
-        raise MaskError(
-            "an RLE is damaged: its counts stop inside a number", is_complete.index(False)
-        )
-    return rle_ops.area(masks)
-
-
-def _texts(masks: Sequence[RLE]) -> list[str]:
-    texts = [mask["counts"] for mask in masks]
-    if set(map(type, texts)) <= {str}:
-        return texts
-    return [text.decode("latin-1") if isinstance(text, bytes) else text for text in texts]
-
-
-def _first_runs(texts: list[str]) -> tuple[np.ndarray, list[str]]:
-    """Splits complete RLE texts into their first number, int64 ``(N,)``, and what follows."""
-    # A number has 5 bits per character, the lowest first; bit 6 says that there is more.
-    starts = "".join([text[:FIRST_CHARACTERS].ljust(FIRST_CHARACTERS, "0") for text in texts])
-    codes = np.frombuffer(starts.encode("latin-1", "replace"), dtype=np.uint8).astype(np.int64) - 48
-    codes = codes.reshape(len(texts), FIRST_CHARACTERS)
-    has_more = (codes & 32) > 0
-    belongs = np.ones_like(has_more)
-    belongs[:, 1:] = np.logical_and.accumulate(has_more[:, :-1], axis=1)
-    shifts = 5 * np.arange(FIRST_CHARACTERS)
-    numbers = np.where(belongs, (codes & 31) << shifts, 0).sum(axis=1)
-    lengths = belongs.sum(axis=1).tolist()
-    return numbers, [text[length:] for text, length in zip(texts, lengths, strict=True)]

@@ -24,12 +24,11 @@ import numpy as np
 
 from vidseg.errors import DataError
 
-from .tube_iou import Tubes, pair_ious
 from .ytvis_files import GroundTruth, Track, load_ground_truth, load_results
+from .ytvis_groups import GroupedTracks, measure_tracks, pairs_in_groups
 from .ytvis_matching import (
     AREA_RANGES,
     DETECTION_LIMITS,
-    IOU_THRESHOLDS,
     OCCLUSION_RANGES,
     Matches,
     Ranges,
@@ -248,23 +247,20 @@ def _score_classes(
     """
     videos = {video: number for number, video in enumerate(truth.video_ids)}
     known = [track for track in truth.tracks if track.category_id in classes]
-    theirs = _Tracks(known, videos, classes, "the ground truth")
+    theirs = GroupedTracks(known, videos, classes, "the ground truth")
     # classes without any ground truth are undefined whatever was predicted
     annotated = {track.category_id for track in theirs.tracks}
     annotated = {key for key in classes if classes[key] in {classes[one] for one in annotated}}
-    ours = _Tracks(
+    ours = GroupedTracks(
         [track for track in predictions if track.category_id in annotated],
         videos,
         classes,
         "the results",
         limit=DETECTION_LIMITS[-1],
     )
-    rows, columns = pairs = _same_group(ours.groups, theirs.groups)
-    compared, places = np.unique(columns, return_inverse=True)
+    pairs = pairs_in_groups(ours.groups, theirs.groups)
     try:
-        tubes = ours.tubes()
-        low = float(IOU_THRESHOLDS[0])
-        ious = pair_ious(tubes, theirs.tubes(compared), rows, places, min_iou=low)
+        areas, ious = measure_tracks(ours, theirs, pairs)
     except ValueError as error:
         raise DataError(str(error)) from None
     ignored = ranges.ignored(
@@ -277,7 +273,7 @@ def _score_classes(
         pairs,
         ious,
         groups=ours.groups,
-        outside=ranges.outside_area(tubes.mean_areas()),
+        outside=ranges.outside_area(areas),
         ignored=ignored,
         is_crowd=is_crowd,
         forgotten=has_id_zero if strict else None,
@@ -291,60 +287,6 @@ def _score_classes(
         of_class = Matches(matches.is_hit[mine], matches.is_ignored[mine])
         curves.append(accumulate(scores[mine], ranks[mine], of_class, counted.sum(axis=1)))
     return curves
-
-
-class _Tracks:
-    """The tracks of a whole data set, sorted by group: a class in a video.
-
-    Groups are numbered by class, then by ascending video id. Within a group tracks are sorted by
-    falling score, if they have one, then by category id, then as in the file.
-
-    Args:
-        tracks: of known videos and classes.
-        videos: video id -> number.
-        classes: category id -> class.
-        source: name of the file, for messages.
-        limit: how many tracks of a group are kept.
-    """
-
-    def __init__(
-        self,
-        tracks: Sequence[Track],
-        videos: Mapping[Any, int],
-        classes: Mapping[Any, int],
-        source: str,
-        *,
-        limit: int | None = None,
-    ) -> None:
-        places = {category_id: place for place, category_id in enumerate(classes)}
-        group_of = [classes[t.category_id] * len(videos) + videos[t.video_id] for t in tracks]
-        groups = np.array(group_of, dtype=np.int64)
-        scores = np.array([track.score for track in tracks], dtype=np.float64)
-        categories = np.array([places[track.category_id] for track in tracks], dtype=np.int64)
-        order = np.lexsort((categories, -scores, groups))  # stable
-        if limit is not None:
-            order = order[ranks_in_groups(groups[order]) < limit]
-        self.groups = groups[order]
-        self.tracks = [tracks[index] for index in order.tolist()]
-        self._source = source
-
-    def tubes(self, places: np.ndarray | None = None) -> Tubes:
-        """Measures the masks of some tracks, ``None`` for all."""
-        chosen = self.tracks if places is None else [self.tracks[i] for i in places.tolist()]
-        source = self._source
-        return Tubes.from_masks(
-            [track.masks for track in chosen],
-            lambda index: f"{source}, video {chosen[index].video_id!r}",
-        )
-
-
-def _same_group(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Pairs the members of two sorted lists of groups, int64 ``(2, P)``, ascending."""
-    first, last = (np.searchsorted(columns, rows, side=side) for side in ("left", "right"))
-    lengths = last - first
-    row_of = np.repeat(np.arange(len(rows)), lengths)
-    nth = np.arange(len(row_of)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return np.stack([row_of, first[row_of] + nth])
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
+from operator import contains
 from pathlib import Path
 from typing import Any
 
@@ -202,12 +204,11 @@ def _read_annotation(
 
 def _are_compressed(masks: Any) -> bool:
     """Whether all masks are absent or compressed RLE with text, which is read without a copy."""
-    return all(
-        [
-            mask is None
-            or (type(mask) is dict and type(mask.get("counts")) is str and "size" in mask)
-            for mask in masks
-        ]
+    present = [mask for mask in masks if mask is not None]
+    return (
+        set(map(type, present)) <= {dict}
+        and all(map(contains, present, repeat("size")))
+        and set(map(type, map(dict.get, present, repeat("counts")))) <= {str}
     )
 
 
