@@ -27,18 +27,24 @@ _OFFICIAL = Checkout(
     holds="PythonAPI/pycocotools/ytvoseval.py",
 )
 _HEIGHT, _WIDTH = 360, 640
-_BLOBS = {"matched": 0.6, "same_class": 0.8}  # shares of the predictions
+_DISPLACED = 0.6  # share of the predictions
 
 Json = dict[str, Any]
 
 
 def make_data(
-    *, videos: int, frames: int, truths: int, predictions: int, classes: int, seed: int = 0
+    *,
+    videos: int,
+    frames: int,
+    truths: int,
+    predictions: int,
+    classes: int,
+    same_class: float,
+    seed: int = 0,
 ) -> tuple[Json, list[Json]]:
     """Draws annotations and results: blobs that move, with uneven outlines and absent frames.
 
-    Six predictions in ten are a displaced ground truth, the others blobs of their own; four fifths
-    of the displaced ones keep the class of their ground truth, all other classes are drawn.
+    Six predictions in ten are a displaced ground truth, the others blobs of their own.
 
     Args:
         videos: number of videos, of 360x640 pixels.
@@ -46,6 +52,8 @@ def make_data(
         truths: mean number of annotated tracks of a video, from two less to two more.
         predictions: predicted tracks of a video.
         classes: number of classes.
+        same_class: share of the displaced predictions that keep the class of their ground truth;
+            all other classes are drawn.
         seed: decides on everything.
     """
     rng = np.random.default_rng(seed)
@@ -76,12 +84,12 @@ def make_data(
         for _ in range(predictions):
             blob, category = _blob(rng, frames), int(rng.integers(1, classes + 1))
             score = rng.beta(1, 6)
-            if rng.random() < _BLOBS["matched"]:
+            if rng.random() < _DISPLACED:
                 original, true_category = shown[rng.integers(len(shown))]
                 distance = rng.choice([0.03, 0.08, 0.2, 0.4])
                 blob = _displaced(rng, original, distance)
                 score = rng.beta(4, 2) * (1 - distance)
-                if rng.random() < _BLOBS["same_class"]:
+                if rng.random() < same_class:
                     category = true_category
             masks = _masks(rng, blob, frames, roughness=0.5)
             results.append(
@@ -161,7 +169,7 @@ def _boxes_and_areas(masks: list[Json | None]) -> Json:
 
 
 @functools.cache
-def _files(**sizes: int) -> tuple[str, str]:
+def _files(**sizes: Any) -> tuple[str, str]:
     """Writes the two files, once for both sides, into a folder that goes with the process."""
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
@@ -199,7 +207,7 @@ def load_official(root: Path) -> tuple[Any, Any]:
     return modules[0].YTVOS, modules[1].YTVOSeval
 
 
-def _ours(sizes: dict[str, int]) -> Run:
+def _ours(sizes: dict[str, Any]) -> Run:
     from vidseg.evaluation import evaluate_ytvis
 
     files = _files(**sizes)
@@ -210,7 +218,7 @@ def _ours(sizes: dict[str, int]) -> Run:
     return run
 
 
-def _theirs(sizes: dict[str, int]) -> Run:
+def _theirs(sizes: dict[str, Any]) -> Run:
     annotations_of, evaluation_of = load_official(_OFFICIAL.path)
     files = _files(**sizes)
 
@@ -226,11 +234,12 @@ def _theirs(sizes: dict[str, int]) -> Run:
     return run
 
 
-def _case(name: str, bar: float, repeats: int, **sizes: int) -> Case:
+def _case(name: str, bar: float, repeats: int, **sizes: Any) -> Case:
     return Case(
         name=name,
         about="{videos} videos x {frames} frames x {predictions} predictions, {truths} ground "
-        "truths, {classes} classes, 360x640: json files to metrics".format(**sizes),
+        "truths, {classes} classes ({same_class:.0%} of displaced ones keep theirs), 360x640: "
+        "json files to metrics".format(**sizes),
         peer="YTVOSeval of youtubevos/cocoapi",
         bars={"cpu": bar},
         ours=lambda: _ours(sizes),
@@ -240,7 +249,11 @@ def _case(name: str, bar: float, repeats: int, **sizes: int) -> Case:
     )
 
 
+_SPARSE = {"videos": 300, "frames": 30, "truths": 3, "predictions": 10, "classes": 40}
+_DENSE = {"videos": 80, "frames": 36, "truths": 10, "predictions": 40, "classes": 1}
+
 CASES = (
-    _case("ytvis_eval_sparse", 4.0, 5, videos=300, frames=30, truths=3, predictions=10, classes=40),
-    _case("ytvis_eval_dense", 6.0, 2, videos=80, frames=36, truths=10, predictions=40, classes=1),
+    _case("ytvis_eval_sparse_random", 4.0, 7, **_SPARSE, same_class=0.0),
+    _case("ytvis_eval_sparse_matching", 4.0, 7, **_SPARSE, same_class=0.8),
+    _case("ytvis_eval_dense", 6.0, 2, **_DENSE, same_class=1.0),
 )
