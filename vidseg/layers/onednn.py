@@ -28,7 +28,7 @@ __all__ = ["Conv2d", "Linear", "available", "conv2d", "is_used", "linear"]
 # A call costs about 10 microseconds more than torch's, and a new shape 400; smaller layers lose.
 _LEAST_WEIGHTS = 2**14
 _LEAST_PRODUCTS = 2**23
-_ROWS, _MANY_ROWS = 32, 1024
+_LEAST_ROWS, _MANY_ROWS = 32, 4096
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
@@ -197,11 +197,11 @@ def _product(
 ) -> Tensor:
     after = "relu" if relu else "none"
     num_rows = x.numel() // max(x.shape[-1], 1)
-    spare = -num_rows % _ROWS
+    # Every number of rows is a kernel of its own of half a MiB, made at run time and kept; the
+    # number of tracks changes from frame to frame. So there are two numbers per power of two.
+    spare = -num_rows % max(_LEAST_ROWS, 1 << max(num_rows.bit_length() - 2, 0))
     if num_rows >= _MANY_ROWS or not spare:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], "")
-    # Every number of rows is a kernel of its own, made at run time and kept; the number of tracks
-    # changes from frame to frame.
     rows = F.pad(x.reshape(num_rows, x.shape[-1]), (0, 0, 0, spare))
     out = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, after, [], "")
     return out[:num_rows].view(*x.shape[:-1], len(weight))
