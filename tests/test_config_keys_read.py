@@ -42,7 +42,8 @@ class Reads(ast.NodeVisitor):
         targets = node.targets[0]
         pairs = [(targets, node.value)]
         if isinstance(targets, ast.Tuple) and isinstance(node.value, ast.Tuple):
-            pairs = list(zip(targets.elts, node.value.elts, strict=True))
+            starred = any(isinstance(value, ast.Starred) for value in node.value.elts)
+            pairs = [] if starred else list(zip(targets.elts, node.value.elts, strict=True))
         for target, value in pairs:
             root, names = chain_of(value)
             if isinstance(target, ast.Name) and names:

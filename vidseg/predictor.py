@@ -17,6 +17,7 @@ from vidseg.checkpoint import check_complete, find_weights, load_weights
 from vidseg.config import CfgNode, load_config
 from vidseg.data import DatasetCatalog
 from vidseg.data.transforms import Resize, shortest_edge_size
+from vidseg.engine.host_memory import release_freed_memory
 from vidseg.engine.precision import Precision
 from vidseg.errors import ConfigError, DataError, UserError
 from vidseg.modeling import build_model
@@ -28,6 +29,8 @@ from vidseg.video.live import is_live
 __all__ = ["VideoPredictor"]
 
 logger = logging.getLogger(__name__)
+
+_WINDOWS_PER_RELEASE = 16  # it takes milliseconds
 
 
 class VideoPredictor:
@@ -254,11 +257,16 @@ class VideoPredictor:
     def _windows(self, source: Any) -> Iterator[tuple[list[int], Tensor, tuple[int, int]]]:
         """Yields frame numbers, frames uint8 ``(t, 3, h, w)`` and the frames' original size."""
         reader = iter(_frames(source))
-        while window := list(itertools.islice(reader, self.window_size)):
+        for number in itertools.count(1):
+            window = list(itertools.islice(reader, self.window_size))
+            if not window:
+                return
             size = window[0].image.shape[:2]
             images = np.stack([self._resized(frame.image) for frame in window])
             tensor = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
             yield [frame.index for frame in window], tensor, (size[0], size[1])
+            if number % _WINDOWS_PER_RELEASE == 0:
+                release_freed_memory()
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]

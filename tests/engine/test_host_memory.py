@@ -46,3 +46,27 @@ def test_blocks_are_used_again_without_page_faults():
 
 def test_a_tuned_allocator_is_left_alone():
     assert page_faults("keep", MALLOC_ARENA_MAX="2") == "unsupported"
+
+
+RELEASE = """
+from pathlib import Path
+from vidseg.engine.host_memory import release_freed_memory
+resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4 // 1024
+large, small = [], []
+for _ in range(2000):  # what stays lies between what goes
+    large.append(bytearray(60_000))
+    small.append(bytearray(600))
+del large
+before = resident()
+done = release_freed_memory()
+print(before - resident() if done else "unsupported")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator of other systems is left alone")
+def test_holes_are_given_back():
+    words = [sys.executable, "-c", RELEASE]
+    given = subprocess.run(words, capture_output=True, text=True, check=True)
+    if given.stdout.strip() == "unsupported":
+        pytest.skip("this C library has no malloc_trim")
+    assert int(given.stdout) > 50
