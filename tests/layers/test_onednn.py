@@ -96,6 +96,16 @@ def test_convolution(
 
 
 @needs_onednn
+@pytest.mark.parametrize("num_rows", [1, 31, 32, 129, 300, 512, 700, 1024, 5000])
+def test_any_number_of_rows_has_the_bits_of_all(num_rows: int) -> None:
+    rows, weight, bias = draw(5000, 256), draw(64, 256), draw(64)
+    with torch.no_grad():
+        part = linear(rows[:num_rows], weight, bias, relu=True)
+        assert part.equal(linear(rows, weight, bias, relu=True)[:num_rows])
+    torch.testing.assert_close(part, F.linear(rows[:num_rows], weight, bias).relu())
+
+
+@needs_onednn
 @pytest.mark.parametrize("size", [(2, 3), (15, 20)])
 def test_a_frame_has_the_same_bits_in_every_batch(size: tuple[int, int]) -> None:
     layers = nn.Sequential(

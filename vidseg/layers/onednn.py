@@ -28,7 +28,7 @@ __all__ = ["Conv2d", "Linear", "available", "conv2d", "is_used", "linear"]
 # A call costs about 10 microseconds more than torch's, and a new shape 400; smaller layers lose.
 _LEAST_WEIGHTS = 2**14
 _LEAST_PRODUCTS = 2**23
-_LEAST_ROWS, _MANY_ROWS = 32, 4096
+_STEP, _PART, _FEW_ROWS, _MANY_ROWS = 32, 128, 512, 4096
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
@@ -195,16 +195,27 @@ class _LinearWithGradients(torch.autograd.Function):
 def _product(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False
 ) -> Tensor:
-    after = "relu" if relu else "none"
-    num_rows = x.numel() // max(x.shape[-1], 1)
     # Every number of rows is a kernel of its own of half a MiB, made at run time and kept; the
-    # number of tracks changes from frame to frame. So there are two numbers per power of two.
-    spare = -num_rows % max(_LEAST_ROWS, 1 << max(num_rows.bit_length() - 2, 0))
-    if num_rows >= _MANY_ROWS or not spare:
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], "")
+    # number of tracks changes from frame to frame. So few rows go in parts of four sizes, and more
+    # are filled up to two sizes per power of two; pixels are as many in every frame.
+    num_rows = x.numel() // max(x.shape[-1], 1)
+    step = _STEP if num_rows <= _FEW_ROWS else 1 << (num_rows.bit_length() - 2)
+    spare = -num_rows % step
+    is_whole = not spare and not _PART < num_rows <= _FEW_ROWS
+    if is_whole or num_rows >= _MANY_ROWS:
+        return _kernel(x, weight, bias, relu)
     rows = F.pad(x.reshape(num_rows, x.shape[-1]), (0, 0, 0, spare))
-    out = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, after, [], "")
+    if num_rows <= _FEW_ROWS:
+        parts = [_kernel(part, weight, bias, relu) for part in rows.split(_PART)]
+        out = parts[0] if len(parts) == 1 else torch.cat(parts)
+    else:
+        out = _kernel(rows, weight, bias, relu)
     return out[:num_rows].view(*x.shape[:-1], len(weight))
+
+
+def _kernel(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+    after = "relu" if relu else "none"
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], "")
 
 
 def _applies(x: Tensor, weight: Tensor) -> bool:
