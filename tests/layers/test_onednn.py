@@ -102,7 +102,8 @@ def test_any_number_of_rows_has_the_bits_of_all(num_rows: int) -> None:
     with torch.no_grad():
         part = linear(rows[:num_rows], weight, bias, relu=True)
         assert part.equal(linear(rows, weight, bias, relu=True)[:num_rows])
-    torch.testing.assert_close(part, F.linear(rows[:num_rows], weight, bias).relu())
+    expected = F.linear(rows[:num_rows], weight, bias).relu()
+    torch.testing.assert_close(part, expected, atol=1e-4, rtol=1e-4)
 
 
 @needs_onednn
