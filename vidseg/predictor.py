@@ -30,7 +30,7 @@ __all__ = ["VideoPredictor"]
 
 logger = logging.getLogger(__name__)
 
-_WINDOWS_PER_RELEASE = 16  # it takes milliseconds
+_WINDOWS_PER_RELEASE = 8  # it takes milliseconds
 
 
 class VideoPredictor:

@@ -28,7 +28,7 @@ __all__ = ["Conv2d", "Linear", "available", "conv2d", "is_used", "linear"]
 # A call costs about 10 microseconds more than torch's, and a new shape 400; smaller layers lose.
 _LEAST_WEIGHTS = 2**14
 _LEAST_PRODUCTS = 2**23
-_STEP, _PART, _FEW_ROWS, _MANY_ROWS = 32, 128, 512, 4096
+_STEP, _PART, _LARGE_PART, _MANY_ROWS = 32, 128, 512, 4096
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
@@ -196,20 +196,17 @@ def _product(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False
 ) -> Tensor:
     # Every number of rows is a kernel of its own of half a MiB, made at run time and kept; the
-    # number of tracks changes from frame to frame. So few rows go in parts of four sizes, and more
-    # are filled up to two sizes per power of two; pixels are as many in every frame.
+    # number of tracks changes from frame to frame. So rows go in parts of few sizes, but for
+    # pixels, which are more and as many in every frame.
     num_rows = x.numel() // max(x.shape[-1], 1)
-    step = _STEP if num_rows <= _FEW_ROWS else 1 << (num_rows.bit_length() - 2)
-    spare = -num_rows % step
-    is_whole = not spare and not _PART < num_rows <= _FEW_ROWS
-    if is_whole or num_rows >= _MANY_ROWS:
+    spare = -num_rows % _STEP
+    if num_rows >= _MANY_ROWS or (num_rows <= _PART and not spare):
         return _kernel(x, weight, bias, relu)
     rows = F.pad(x.reshape(num_rows, x.shape[-1]), (0, 0, 0, spare))
-    if num_rows <= _FEW_ROWS:
-        parts = [_kernel(part, weight, bias, relu) for part in rows.split(_PART)]
-        out = parts[0] if len(parts) == 1 else torch.cat(parts)
-    else:
-        out = _kernel(rows, weight, bias, relu)
+    whole = num_rows - num_rows % _LARGE_PART
+    parts = [*rows[:whole].split(_LARGE_PART), *rows[whole:].split(_PART)]
+    outs = [_kernel(part, weight, bias, relu) for part in parts if len(part)]
+    out = outs[0] if len(outs) == 1 else torch.cat(outs)
     return out[:num_rows].view(*x.shape[:-1], len(weight))
 
 
