@@ -16,7 +16,7 @@ from vidseg.engine.host_memory import keep_freed_memory
 
 from .case import Case, Prepare, Run
 
-__all__ = ["Figure", "MeasureError", "Usage", "measure", "measure_call", "prepare"]
+__all__ = ["Figure", "MeasureError", "Usage", "measure", "measure_call", "own_peak", "prepare"]
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 _SIDES = ("ours", "theirs")
@@ -101,10 +101,26 @@ def measure_call(run: Run) -> Usage:
     before = _cpu_seconds()
     run()
     seconds = _cpu_seconds() - before
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    peak = max(resource.getrusage(kind).ru_maxrss for kind in kinds)
+    return Usage(seconds, max(own_peak(), _peak_of(resource.RUSAGE_CHILDREN)))
+
+
+def own_peak() -> float:
+    """Gives the largest resident memory of this process so far, in MiB.
+
+    The figure that ``getrusage`` has on Linux is no smaller than what the parent had in memory when
+    it started the process.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / (1 << 10)
+    return _peak_of(resource.RUSAGE_SELF)
+
+
+def _peak_of(kind: int) -> float:
     # Linux counts in KiB, macOS in bytes.
-    return Usage(seconds, peak / (1 << 20 if sys.platform == "darwin" else 1 << 10))
+    return resource.getrusage(kind).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def prepare(build: Prepare, warmups: int) -> Run:

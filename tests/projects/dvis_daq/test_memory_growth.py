@@ -11,8 +11,9 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 PROGRAM = """
-import resource, sys
+import sys
 import torch
+from benchmarks.measure import own_peak
 from benchmarks.long_video import SMALL, prepare_predict, prepare_stream
 torch.set_num_threads(1)
 kind, num_frames, memory_mb = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -22,15 +23,15 @@ if kind == "offline":
     assert result.num_frames == num_frames and len(result)
 else:
     assert prepare_stream(num_frames, (128, 192), SMALL)() > 10
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(own_peak())
 """
 
 
-def peak(kind: str, num_frames: int, *, memory_mb: float = 8) -> int:
+def peak(kind: str, num_frames: int, *, memory_mb: float = 8) -> float:
     command = [sys.executable, "-c", PROGRAM, kind, str(num_frames), str(memory_mb)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return int(done.stdout.split()[-1])
+    return float(done.stdout.split()[-1])
 
 
 @pytest.mark.slow
