@@ -148,12 +148,15 @@ def test_classes_that_the_data_set_lacks_are_dropped(
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf])
-def test_scores_that_are_no_numbers_are_the_videos_fault(tmp_path: Path, score: float) -> None:
+def test_scores_that_are_no_numbers_are_the_fault_of_the_model(
+    tmp_path: Path, score: float
+) -> None:
     evaluator = YTVISEvaluator(make_gt(), tmp_path)
     prediction = predict(1)
     prediction.scores[1] = score
-    with pytest.raises(DataError, match="a track of video 2 a score that is no number"):
+    with pytest.raises(UserError, match="a track of video 2 a score that is no number") as caught:
         evaluator.process([{"video_id": 2}], [prediction])
+    assert not isinstance(caught.value, DataError)  # which would stand for a damaged video
     assert not evaluator.results
 
 

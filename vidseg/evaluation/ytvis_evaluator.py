@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidseg.errors import DataError
+from vidseg.errors import DataError, UserError
 from vidseg.files import read_json
 
 from .base import EVALUATOR_REGISTRY, Evaluator, Metrics
@@ -82,12 +82,15 @@ class YTVISEvaluator(Evaluator):
         """Gives the tracks of a video as records of the results file; masks stay RLE.
 
         Raises:
-            DataError: if a score is no number.
+            UserError: if a score is no number; that is the model and not the video.
         """
         category_ids = self._ids()
         video_id = sample["video_id"]
         if not prediction.scores.isfinite().all():
-            raise DataError(f"the model gave a track of video {video_id} a score that is no number")
+            raise UserError(
+                f"the model gave a track of video {video_id} a score that is no number; its weights"
+                " have diverged: evaluate an earlier checkpoint"
+            )
         unknown = prediction.labels >= len(category_ids)
         num_dropped = int(unknown.sum())
         known = prediction[~unknown] if num_dropped else prediction
