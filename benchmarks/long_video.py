@@ -14,6 +14,8 @@ import numpy as np
 
 from vidseg.predictor import VideoPredictor
 
+from .rule_weights import set_rule_weights
+
 __all__ = ["SMALL", "moving_frames", "prepare_predict", "prepare_stream", "rule_predictor"]
 
 SMALL: tuple[Any, ...] = (
@@ -36,7 +38,7 @@ def rule_predictor(kind: str, overrides: Sequence[Any] = (), *, num_queries: int
         overrides: ``KEY, VALUE, ...`` of the config.
         num_queries: frame queries; the published number by default.
     """
-    from tests.golden_utils import load_case, rule_state_dict
+    from tests.golden_utils import load_case
     from vidseg.config import load_config
     from vidseg.modeling import build_model
 
@@ -45,9 +47,7 @@ def rule_predictor(kind: str, overrides: Sequence[Any] = (), *, num_queries: int
     fixed = [word for key in queries for word in (key, num_queries)]
     cfg = load_config(case.config, ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *fixed, *overrides])
     model = build_model(cfg)
-    for name, own in model.state_dict().items():  # one at a time: the peak is not to be the start
-        for value in rule_state_dict([(name, own.shape)], case.overrides).values():
-            own.copy_(value)
+    set_rule_weights(model, case)
     return VideoPredictor(model, window_size=_FIVE_FRAMES)
 
 

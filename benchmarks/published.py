@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from .case import Case, Run
 from .published_code import CHECKOUTS, build_published
+from .rule_weights import set_rule_weights
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from tests.golden_utils import GoldenCase
 
@@ -27,14 +28,6 @@ def _case_and_overrides(num_queries: int) -> tuple[GoldenCase, dict[str, Any]]:
     overrides: dict[str, Any] = {"MODEL.WEIGHTS": "", "MODEL.DEVICE": "cpu"}
     overrides |= {key: num_queries for key in _QUERY_KEYS}
     return load_case("dvis_daq/offline_end_to_end"), overrides
-
-
-def _set_weights(model: nn.Module, case: GoldenCase) -> None:
-    from tests.golden_utils import rule_state_dict
-
-    for name, own in model.state_dict().items():
-        for value in rule_state_dict([(name, own.shape)], case.overrides).values():
-            own.copy_(value)
 
 
 def _video(case: GoldenCase, size: tuple[int, int] | None) -> tuple[Tensor, int, int]:
@@ -60,7 +53,7 @@ def _ours(num_queries: int, size: tuple[int, int] | None) -> Run:
     overrides["MODEL.VIDEO_HEAD.KICK_OUT_FRAME_NUM"] = 3
     cfg = load_config(case.config, [word for pair in overrides.items() for word in pair])
     model: Any = build_model(cfg).eval()
-    _set_weights(model, case)
+    set_rule_weights(model, case)
     frames, height, width = _video(case, size)
     sample = {"frames": frames, "height": height, "width": width, "video_id": 0}
 
@@ -77,7 +70,7 @@ def _theirs(num_queries: int, size: tuple[int, int] | None) -> Run:
 
     case, overrides = _case_and_overrides(num_queries)
     model = build_published(case.config, overrides)
-    _set_weights(model, case)
+    set_rule_weights(model, case)
     model.tracker.kick_out_frame_num = 3
     frames, height, width = _video(case, size)
     sample = {"image": list(frames), "height": height, "width": width}
