@@ -234,6 +234,15 @@ def test_a_spool_gives_frames_back_and_starts_anew() -> None:
     assert back[-1].index == 8
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A process in the background starts with interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_the_first_interrupt_ends_the_source_and_the_second_interrupts() -> None:
     frames = (VideoFrame(number, 0.0, np.zeros((2, 2, 3), np.uint8)) for number in range(100))
     seen = []

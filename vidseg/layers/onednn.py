@@ -199,15 +199,19 @@ def _product(
     # number of tracks changes from frame to frame. So rows go in parts of few sizes, but for
     # pixels, which are more and as many in every frame.
     num_rows = x.numel() // max(x.shape[-1], 1)
-    spare = -num_rows % _STEP
-    if num_rows >= _MANY_ROWS or (num_rows <= _PART and not spare):
+    if num_rows >= _MANY_ROWS or (num_rows <= _PART and num_rows % _STEP == 0):
         return _kernel(x, weight, bias, relu)
-    rows = F.pad(x.reshape(num_rows, x.shape[-1]), (0, 0, 0, spare))
-    whole = num_rows - num_rows % _LARGE_PART
-    parts = [*rows[:whole].split(_LARGE_PART), *rows[whole:].split(_PART)]
-    outs = [_kernel(part, weight, bias, relu) for part in parts if len(part)]
-    out = outs[0] if len(outs) == 1 else torch.cat(outs)
-    return out[:num_rows].view(*x.shape[:-1], len(weight))
+    rows = x.reshape(num_rows, x.shape[-1])
+    out = x.new_empty(num_rows, len(weight))
+    start = 0
+    while start < num_rows:
+        size = _LARGE_PART if num_rows - start >= _LARGE_PART else min(_PART, num_rows - start)
+        part = rows[start : start + size]
+        if size % _STEP:
+            part = F.pad(part, (0, 0, 0, -size % _STEP))
+        out[start : start + size] = _kernel(part, weight, bias, relu)[:size]
+        start += size
+    return out.view(*x.shape[:-1], len(weight))
 
 
 def _kernel(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
