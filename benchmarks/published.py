@@ -108,9 +108,7 @@ CASES = (
     _case(
         "offline_small",
         "DVIS_DAQ_offline, R50, 30 queries, 8 frames of 64x96",
-        # 0.8 of 1.28 CPU seconds as recorded with the case, and 900 MiB of the 1,150 that the
-        # published code takes where torch alone takes 500.
-        {"cpu": 1.6, "peak": 0.785},
+        {"cpu": 1.6, "peak": 0.77},
         num_queries=30,
         repeats=3,
     ),
