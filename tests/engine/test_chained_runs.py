@@ -10,22 +10,15 @@ import pytest
 from tests.engine.support import (
     PLUGIN,
     assert_equal,
-    make_dataset,
     run,
     stop_at,
     weights,
-    write_config,
 )
 from vidseg.checkpoint.files import read_checkpoint
 from vidseg.engine.chain import plan_stages
 from vidseg.errors import DataError, UserError
 
 pytestmark = pytest.mark.usefixtures("fresh_plugins")
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    return write_config(tmp_path, make_dataset(tmp_path / "data"))
 
 
 @pytest.fixture

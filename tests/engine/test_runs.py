@@ -20,7 +20,6 @@ from tests.engine.support import (
     run,
     stop_at,
     weights,
-    write_config,
 )
 from vidseg.checkpoint.files import read_checkpoint
 from vidseg.engine.hooks import CheckpointHook
@@ -28,11 +27,6 @@ from vidseg.engine.run_dir import RunDirectory, locked
 from vidseg.errors import ConfigError, DataError, UserError
 
 pytestmark = pytest.mark.usefixtures("fresh_plugins")
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    return write_config(tmp_path, make_dataset(tmp_path / "data"))
 
 
 def test_run_directory_is_complete(config: Path, tmp_path: Path) -> None:
