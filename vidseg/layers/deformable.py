@@ -27,7 +27,6 @@ class MSDeformAttn(nn.Module):
         num_levels: feature levels L.
         num_heads: heads M, a divisor of ``d_model``.
         num_points: places P read per head and level.
-        value_ratio: width of the values as a share of ``d_model``.
 
     Raises:
         ValueError: if the heads do not divide the width.
@@ -42,18 +41,16 @@ class MSDeformAttn(nn.Module):
         *,
         num_heads: int = 8,
         num_points: int = 4,
-        value_ratio: float = 1.0,
     ) -> None:
         super().__init__()
-        width = int(d_model * value_ratio)
-        if d_model % num_heads or width % num_heads:
-            raise ValueError(f"{num_heads} heads do not divide the widths {d_model} and {width}")
+        if d_model % num_heads:
+            raise ValueError(f"{num_heads} heads do not divide the width {d_model}")
         self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
         samples = num_heads * num_levels * num_points
         self.sampling_offsets = Linear(d_model, samples * 2)
         self.attention_weights = Linear(d_model, samples)
-        self.value_proj = Linear(d_model, width)
-        self.output_proj = Linear(width, d_model)
+        self.value_proj = Linear(d_model, d_model)
+        self.output_proj = Linear(d_model, d_model)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

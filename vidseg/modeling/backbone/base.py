@@ -52,11 +52,6 @@ class Backbone(nn.Module):
         return False
 
     @property
-    def padding_constraints(self) -> dict[str, int]:
-        """Further wishes on the input size, in detectron2's vocabulary."""
-        return {}
-
-    @property
     def unpublished(self) -> tuple[str, ...]:
         """Beginnings of names that files of this network alone do not hold."""
         return ()
