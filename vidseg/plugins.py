@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +25,15 @@ import vidseg.projects
 from vidseg.errors import UserError, nearest
 from vidseg.registry import Registry, set_miss_hook
 
-__all__ = ["PluginSpec", "declare", "discover", "load", "load_components", "plugin_for_config"]
+__all__ = [
+    "PluginSpec",
+    "declare",
+    "discover",
+    "load",
+    "load_components",
+    "load_until_known",
+    "plugin_for_config",
+]
 
 ENTRY_POINT_GROUP = "vidseg.projects"
 ENVIRONMENT_VARIABLE = "VIDSEG_PLUGINS"
@@ -142,15 +150,27 @@ def _load_components_of(name: str) -> None:
         raise
 
 
-def _on_miss(registry: Registry[Any], name: str) -> list[str]:
-    """Loads plugins until the registry has the name: those already imported first."""
+def load_until_known(name: str, names: Container[str]) -> list[str]:
+    """Loads the components of plugins until one has registered a name: imported ones first.
+
+    Args:
+        name: that is looked for.
+        names: what is registered; plugins add to it.
+
+    Returns:
+        One sentence for each plugin that could not be imported.
+    """
     specs = discover().values()
     remarks: list[str] = []
     for spec in sorted(specs, key=lambda spec: spec.module not in sys.modules):
-        if name in registry:
+        if name in names:
             break
         remarks += load_components([spec.name])
     return remarks
+
+
+def _on_miss(registry: Registry[Any], name: str) -> list[str]:
+    return load_until_known(name, registry)
 
 
 set_miss_hook(_on_miss)

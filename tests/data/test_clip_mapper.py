@@ -9,7 +9,9 @@ from PIL import Image
 
 from vidseg.config import get_cfg
 from vidseg.data.augmentation import ClipAugmentation
-from vidseg.data.clip_mapper import ClipMapper, PseudoClipMapper, build_mapper, load_frames
+from vidseg.data.clip_mapper import ClipMapper, PseudoClipMapper
+from vidseg.data.frame_files import load_frames
+from vidseg.data.mappers import build_mapper
 from vidseg.data.ytvis import load_ytvis_json
 from vidseg.errors import DataError, UserError
 

@@ -11,8 +11,8 @@ import torch
 
 from vidseg.config import CfgNode, get_cfg
 from vidseg.data import ClipMapper, build_test_loader
-from vidseg.data.clip_mapper import DATASET_MAPPER_REGISTRY
 from vidseg.data.frame_stream import FrameStream
+from vidseg.data.mappers import DATASET_MAPPER_REGISTRY
 from vidseg.errors import DataError
 
 

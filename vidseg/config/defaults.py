@@ -182,16 +182,19 @@ def _input() -> CfgNode:
     node.SAMPLING_FRAME_RANGE = 20  # how far from the reference frame the others may be
     node.SAMPLING_FRAME_SHUFFLE = False  # shuffle the frames of a training clip
     node.REVERSE_AGU = False  # reverse half of the contiguous clips (published spelling)
+    node.SEQUENCE = CfgNode()  # documents: sequences of feature vectors
+    node.SEQUENCE.NUM_FRAMES = 0  # frames of a random crop in training; 0 takes documents whole
     return node
 
 
 def _datasets() -> CfgNode:
     node = CfgNode()
-    node.TRAIN = ()  # names in the catalog, or paths of YouTube-VIS json files
+    node.TRAIN = ()  # names in the catalog, paths of json files or of folders of features
     node.TEST = ()  # same
     node.DATASET_RATIO = [1.0]  # how often each of TRAIN is drawn, relative
     node.DATASET_NEED_MAP = [False]  # whether its classes go through the table to the last TRAIN
-    node.DATASET_TYPE = ["video_instance"]  # mapper of each of TRAIN
+    # Mapper of each of TRAIN: video_instance, image_instance, or sequence for features.
+    node.DATASET_TYPE = ["video_instance"]
     node.DATASET_TYPE_TEST = ["video_instance"]  # mapper of each of TEST
     return node
 

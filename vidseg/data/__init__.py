@@ -12,9 +12,12 @@ from .catalog import DatasetCatalog, Metadata, Record, Records, dataset_root
 from .ytvis import load_ytvis_json
 
 if TYPE_CHECKING:
-    from .clip_mapper import DATASET_MAPPER_REGISTRY, ClipMapper, PseudoClipMapper, load_frames
+    from .clip_mapper import ClipMapper, PseudoClipMapper
+    from .frame_files import load_frames
     from .loader import build_test_loader, build_train_loader, check_num_classes
+    from .mappers import DATASET_MAPPER_REGISTRY
     from .sample_loader import SampleLoader
+    from .sequence_mapper import SequenceMapper
 
 __all__ = [
     "DATASET_MAPPER_REGISTRY",
@@ -25,6 +28,7 @@ __all__ = [
     "Record",
     "Records",
     "SampleLoader",
+    "SequenceMapper",
     "build_test_loader",
     "build_train_loader",
     "check_num_classes",
@@ -34,9 +38,12 @@ __all__ = [
 ]
 
 _WITH_TORCH = {
-    "clip_mapper": ("DATASET_MAPPER_REGISTRY", "ClipMapper", "PseudoClipMapper", "load_frames"),
+    "clip_mapper": ("ClipMapper", "PseudoClipMapper"),
+    "frame_files": ("load_frames",),
     "loader": ("build_test_loader", "build_train_loader", "check_num_classes"),
+    "mappers": ("DATASET_MAPPER_REGISTRY",),
     "sample_loader": ("SampleLoader",),
+    "sequence_mapper": ("SequenceMapper",),
 }
 
 

@@ -1,8 +1,8 @@
 """Names of data sets: what ``DATASETS.TRAIN`` and ``DATASETS.TEST`` may hold.
 
 A name stands for a function that reads the records, and for metadata (classes, files, evaluator).
-The published names and the embedded data sets are registered on the first lookup; a path to a json
-file is a name too.
+The published names and the embedded data sets are registered on the first lookup, those of projects
+when a name is unknown; the path of a json file or of a folder of features is a name too.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Any
 
 from vidseg.errors import DataError, nearest
 
-__all__ = ["Catalog", "DatasetCatalog", "Metadata", "Record", "Records", "dataset_root"]
+__all__ = ["Catalog", "DatasetCatalog", "Metadata", "Record", "Records", "dataset_root", "is_path"]
 
 Record = dict[str, Any]
 """One video: ``file_names``, ``height``, ``width``, ``length``, ``video_id``, ``json_file`` and,
-where annotated, ``annotations``: per frame, a list of objects with contiguous ``category_id``."""
+where annotated, ``annotations``: per frame, a list of objects with contiguous ``category_id``. Or
+one document, a sequence of feature vectors: see ``features.load_feature_index``."""
 
 
 class Records(list[Record]):
@@ -33,6 +34,7 @@ class Records(list[Record]):
         annotated: whether the file holds annotations at all (test splits do not).
         image_root: folder of the frames, ``""`` if unknown.
         damaged: what is wrong with records whose frames are not all there, by ``video_id``.
+        about: fields of ``Metadata`` that the files know better than whoever registered the set.
     """
 
     def __init__(
@@ -44,8 +46,10 @@ class Records(list[Record]):
         annotated: bool = True,
         image_root: str = "",
         damaged: Mapping[Any, str] | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(records)
+        self.about = dict(about or {})
         self.image_root = image_root
         self.damaged = dict(damaged or {})
         self.classes = list(classes)
@@ -67,6 +71,9 @@ class Metadata:
         image_root: folder that the frame names are relative to.
         prepare: how to get the data, for error messages.
         family: whose category ids these are (``"coco"``, ``"ytvis_2019"``...), ``""`` if its own.
+        item: what messages call a record.
+        topics: names of the classes of whole documents, by contiguous number.
+        feature_dim: width of the feature vectors, 0 for a set of frames.
     """
 
     name: str
@@ -78,12 +85,16 @@ class Metadata:
     image_root: str = ""
     prepare: str = ""
     family: str = ""
+    item: str = "video"
+    topics: list[str] = field(default_factory=list)
+    feature_dim: int = 0
 
 
 @dataclass
 class _Entry:
     load: Callable[[], Sequence[Record]]
     metadata: Metadata
+    was_read: bool = False
     # Records are large: kept only as long as somebody uses them.
     records: weakref.ref[Records] | None = None
 
@@ -93,11 +104,18 @@ class Catalog:
 
     Args:
         lazy_defaults: called with the catalog before its first lookup; registers the built-in sets.
+        on_miss: called with the catalog and a name that it lacks; may register it, and gives
+            remarks for the error message.
     """
 
-    def __init__(self, lazy_defaults: Callable[[Catalog], None] | None = None) -> None:
+    def __init__(
+        self,
+        lazy_defaults: Callable[[Catalog], None] | None = None,
+        on_miss: Callable[[Catalog, str], Sequence[str]] | None = None,
+    ) -> None:
         self._entries: dict[str, _Entry] = {}
         self._lazy_defaults = lazy_defaults
+        self._on_miss = on_miss
 
     def register(
         self,
@@ -128,7 +146,7 @@ class Catalog:
         self._entries[name] = _Entry(load, Metadata(name=name, **metadata))
 
     def get(self, name_or_path: str) -> Records:
-        """Reads the records of a data set, by name or path of a json file.
+        """Reads the records of a data set, by name or path.
 
         Raises:
             DataError: if the name is unknown, or any of the files is missing or broken.
@@ -153,7 +171,8 @@ class Catalog:
             return known
         loaded = entry.load()
         records = loaded if isinstance(loaded, Records) else _with_classes(loaded, entry.metadata)
-        entry.records = weakref.ref(records)
+        entry.records, entry.was_read = weakref.ref(records), True
+        entry.metadata = replace(entry.metadata, **records.about)
         if records.classes:
             # The file has the last word on the class names.
             entry.metadata = replace(
@@ -165,13 +184,14 @@ class Catalog:
         return records
 
     def metadata(self, name_or_path: str) -> Metadata:
-        """Gives the metadata, with absolute paths; reads the file only if the classes are unknown.
+        """Gives the metadata, with absolute paths; reads the file only if too little is known.
 
         Raises:
             DataError: as ``get``.
         """
-        known = self._entry(name_or_path).metadata
-        if not known.classes or not known.category_ids:
+        entry = self._entry(name_or_path)
+        has_classes = entry.metadata.classes and entry.metadata.category_ids
+        if not (entry.was_read or has_classes or entry.metadata.feature_dim):
             self.read(name_or_path)
         return self.registered(name_or_path)
 
@@ -190,20 +210,27 @@ class Catalog:
         )
 
     def resolve(self, name_or_path: str) -> str:
-        """Gives the catalog name of a data set; a path to a json file is registered on the way.
+        """Gives the catalog name of a data set; a path is registered on the way.
 
-        The frames of such a file lie in the folder that its key ``image_root`` names (relative to
-        the file), else in ``JPEGImages/`` or ``images/`` beside it, else with it.
+        A json file lists videos, images or documents. The frames of videos lie in the folder that
+        its key ``image_root`` names (relative to the file), else in ``JPEGImages/`` or ``images/``
+        beside it, else with it. A folder holds documents (see ``features``).
 
         Raises:
-            DataError: if it is neither a known name nor an existing file.
+            DataError: if it is neither a known name nor an existing file or folder.
         """
         self._fill()
         if name_or_path in self._entries:
             return name_or_path
-        if name_or_path.endswith(".json"):
+        if is_path(name_or_path):
             return self._register_path(name_or_path)
-        raise DataError(self._miss_message(name_or_path))
+        remarks = self._on_miss(self, name_or_path) if self._on_miss is not None else ()
+        if name_or_path in self._entries:
+            return name_or_path
+        # Last, so that a name means the same whatever folders there are.
+        if _existing_path(name_or_path).is_dir():
+            return self._register_path(name_or_path)
+        raise DataError("; ".join([self._miss_message(name_or_path), *remarks]))
 
     def require(self, name_or_path: str) -> None:
         """Checks that a data set is there, as far as that shows without reading it.
@@ -233,11 +260,21 @@ class Catalog:
             fill(self)
 
     def _register_path(self, path: str) -> str:
+        from .features import INDEX_NAME, FeatureFolder
         from .ytvis import JsonFile
 
-        found = _existing_json(path)
+        found = _existing_path(path)
+        if not found.exists():
+            kind = "file" if path.endswith(".json") else "file or folder"
+            raise DataError(f"DATASETS: no such {kind}: {path}")
         name = str(found.resolve())
-        if name not in self._entries:
+        if name in self._entries:
+            return name
+        if found.is_dir():
+            index = Path(name, INDEX_NAME)
+            json_file = str(index) if index.is_file() else ""
+            self.register(name, FeatureFolder(name), evaluator="", root=name, json_file=json_file)
+        else:
             self.register(name, JsonFile(name), root=str(Path(name).parent), json_file=name)
         return name
 
@@ -247,7 +284,8 @@ class Catalog:
         hint = f"nearest: {', '.join(close)}" if close else f"known: {', '.join(known)}"
         return (
             f"DATASETS: no data set is called {name!r}; {hint}; "
-            "or give the path of a YouTube-VIS json file"
+            "or give the path of a json file (YouTube-VIS, COCO, an index of documents) or of a "
+            "folder of features"
         )
 
 
@@ -260,12 +298,16 @@ def dataset_root() -> Path:
     return Path(named or "datasets").expanduser()
 
 
-def _existing_json(path: str) -> Path:
+def is_path(name: str) -> bool:
+    """Tells whether a data set is given by a path that no name can be taken for."""
+    return name.endswith(".json") or "/" in name or os.sep in name
+
+
+def _existing_path(path: str) -> Path:
+    """Gives the path, or where it is below the data set root if it is there."""
     given = Path(path).expanduser()
-    for candidate in (given, dataset_root() / given):
-        if candidate.is_file():
-            return candidate
-    raise DataError(f"DATASETS: no such file: {path}")
+    below = dataset_root() / given
+    return below if below.exists() and not given.exists() else given
 
 
 def _below_root(path: str) -> str:
@@ -284,5 +326,11 @@ def _register_builtin(catalog: Catalog) -> None:
     register_builtin(catalog)
 
 
-DatasetCatalog = Catalog(_register_builtin)
+def _load_projects(catalog: Catalog, name: str) -> list[str]:
+    from vidseg.plugins import load_until_known
+
+    return load_until_known(name, catalog)
+
+
+DatasetCatalog = Catalog(_register_builtin, _load_projects)
 """The one catalog of the process; config files name what it holds."""

@@ -13,19 +13,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from vidseg import rle
-from vidseg.errors import DataError, UserError
-from vidseg.registry import Registry
+from vidseg.errors import DataError
 from vidseg.structures import ClipInstances
 
 from .augmentation import ClipAugmentation, ClipPlan, sample_frames
-from .catalog import Record
+from .catalog import Record, Records
+from .frame_files import load_frames, read_image, to_tensor
 from .frame_stream import FrameStream
+from .mappers import DATASET_MAPPER_REGISTRY, Sample
 from .transforms import (
-    Resize,
     Transform,
     apply_to_image,
     apply_to_masks,
@@ -33,37 +32,9 @@ from .transforms import (
     shortest_edge_size,
 )
 
-__all__ = [
-    "DATASET_MAPPER_REGISTRY",
-    "ClipMapper",
-    "PseudoClipMapper",
-    "build_mapper",
-    "load_frames",
-]
-
-Sample = dict[str, Any]
-
-DATASET_MAPPER_REGISTRY: Registry[Any] = Registry("DATASET_MAPPER")
-"""Mappers by DATASETS.DATASET_TYPE: ``from_config(cfg, *, is_train, category_map)`` gives the
-arguments of a class whose objects are called as ``mapper(record, rng)`` and return a sample or
-``None``. A class may define ``stream`` (see ``ClipMapper``) for long test videos."""
+__all__ = ["ClipMapper", "PseudoClipMapper"]
 
 _VIRTUAL_LENGTH = (16, 48)  # of the video that an image pretends to be
-
-
-def build_mapper(
-    cfg: Any, kind: str, *, is_train: bool, category_map: np.ndarray | None = None
-) -> Any:
-    """Builds the mapper registered as ``kind``.
-
-    Raises:
-        UserError: if there is none of that name.
-    """
-    try:
-        mapper = DATASET_MAPPER_REGISTRY.get(kind)
-    except UserError as error:
-        raise UserError(f"DATASETS.DATASET_TYPE: {error}") from None
-    return mapper(**mapper.from_config(cfg, is_train=is_train, category_map=category_map))
 
 
 @DATASET_MAPPER_REGISTRY.register(name="video_instance")
@@ -79,7 +50,14 @@ class ClipMapper:
         test_size: shorter side in test mode, 0 keeps the size.
         max_test_size: bound of the longer side in test mode.
         category_map: class of the model by class of the record, -1 to leave the object out.
+
+    Attributes:
+        reads: see ``DATASET_MAPPER_REGISTRY``.
+        num_classes_key: likewise.
     """
+
+    reads = "frames"
+    num_classes_key = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
 
     def __init__(
         self,
@@ -121,6 +99,38 @@ class ClipMapper:
     @classmethod
     def _augmentation(cls, cfg: Any) -> ClipAugmentation:
         return ClipAugmentation(**ClipAugmentation.from_config(cfg))
+
+    def select(self, records: Records, name: str, *, drop_empty: bool) -> list[Record]:
+        """Gives the records to train on.
+
+        Args:
+            records: of the data set.
+            name: of the data set, for messages.
+            drop_empty: whether to leave out those without an object.
+
+        Raises:
+            DataError: if there is no object at all.
+        """
+        if not records.annotated:
+            raise DataError(
+                f"{name} has no annotations: it is a test split and cannot be trained on"
+            )
+        kept = [r for r in records if not drop_empty or self._has_object(r)]
+        if not any(map(self._has_object, kept)):
+            raise DataError(f"{name}: none of the {len(records)} videos has an object to train on")
+        return kept
+
+    @staticmethod
+    def sample_bytes(record: Record) -> int:
+        """Gives the size of a whole test video in memory."""
+        return int(record["length"] * record["height"] * record["width"] * 3)
+
+    def _has_object(self, record: Record) -> bool:
+        return any(
+            not item["iscrowd"] and self._label(item) >= 0
+            for frame in record["annotations"]
+            for item in frame
+        )
 
     def __call__(self, record: Record, rng: np.random.Generator) -> Sample | None:
         """Makes a sample.
@@ -188,7 +198,7 @@ class ClipMapper:
         size = (record["height"], record["width"])
         plan = augmentation.draw(rng, size, len(indices))
         # A short video repeats frames: each is read once.
-        images = {i: apply_to_image(plan.shared, _read_image(record, i)) for i in set(indices)}
+        images = {i: apply_to_image(plan.shared, read_image(record, i)) for i in set(indices)}
         masks = {i: _frame_masks(record, i, rows, plan.shared, plan.size) for i in set(indices)}
         frames, clip_masks = [], []
         for place, index in enumerate(indices):
@@ -198,7 +208,7 @@ class ClipMapper:
         instances = _instances(np.stack(clip_masks, axis=1), labels)
         if not len(instances):
             return None
-        sample = _sample(record, indices, _to_tensor(frames))
+        sample = _sample(record, indices, to_tensor(frames))
         sample["instances"] = instances
         return sample
 
@@ -247,7 +257,7 @@ class PseudoClipMapper(ClipMapper):
         )
         size = (record["height"], record["width"])
         plan = augmentation.draw(rng, size, len(positions))
-        image = apply_to_image(plan.shared, _read_image(record, index))
+        image = apply_to_image(plan.shared, read_image(record, index))
         masks = _pseudo_masks(record, index, rows, plan, len(positions))
         instances = _instances(masks, labels)
         if not len(instances):
@@ -255,55 +265,9 @@ class PseudoClipMapper(ClipMapper):
         frames = [image] * len(positions)
         if plan.rotations:
             frames = [rotation.image(image) for rotation in plan.rotations]
-        sample = _sample(record, [index] * len(positions), _to_tensor(frames))
+        sample = _sample(record, [index] * len(positions), to_tensor(frames))
         sample.update(frame_indices=positions, length=length, instances=instances)
         return sample
-
-
-def load_frames(
-    record: Record, indices: Sequence[int], *, size: tuple[int, int] | None = None
-) -> Tensor:
-    """Reads frames of a video.
-
-    Args:
-        record: see ``catalog.Record``.
-        indices: which frames.
-        size: (H, W) to resize to; the stored size if left out.
-
-    Returns:
-        uint8 ``(T, 3, H, W)`` RGB.
-
-    Raises:
-        DataError: if a frame cannot be read or has another size than stated.
-    """
-    source = (record["height"], record["width"])
-    resize = Resize(source, size or source)
-    return _to_tensor([resize.image(_read_image(record, index)) for index in indices])
-
-
-def _read_image(record: Record, index: int) -> np.ndarray:
-    """Reads one frame upright, uint8 ``(H, W, 3)``."""
-    path = record["file_names"][index]
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            pixels = np.asarray((upright or image).convert("RGB"))
-    except FileNotFoundError:
-        raise DataError(f"the frame {path} is missing; {_origin(record, index)} names it") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"the frame {path} cannot be read: {error}") from None
-    if pixels.shape[:2] != (record["height"], record["width"]):
-        height, width = pixels.shape[:2]
-        raise DataError(
-            f"the frame {path} is {height} high and {width} wide, but {_origin(record, index)} "
-            f"says height {record['height']} and width {record['width']}"
-        )
-    return pixels
-
-
-def _origin(record: Record, index: int) -> str:
-    file = record.get("json_file", "the data set")
-    return f"video {record['video_id']} in {file}, file_names[{index}],"
 
 
 def _segmentations(
@@ -389,8 +353,3 @@ def _sample(record: Record, indices: Sequence[int], frames: Tensor | FrameStream
         "length": record["length"],
         "file_names": [record["file_names"][index] for index in indices],
     }
-
-
-def _to_tensor(frames: Sequence[np.ndarray]) -> Tensor:
-    """Stacks uint8 images to ``(T, 3, H, W)``."""
-    return torch.from_numpy(np.ascontiguousarray(np.stack(frames).transpose(0, 3, 1, 2)))

@@ -18,15 +18,21 @@ import torch
 
 from vidseg.errors import ConfigError, DataError
 
-from .catalog import DatasetCatalog, Record, Records
+from .catalog import DatasetCatalog
 from .categories import category_map
-from .clip_mapper import build_mapper
+from .mappers import build_mapper, mapper_class
 from .sample_loader import SampleLoader
 from .samplers import Draw, DrawPlan, share_by_length
 from .sources import ClipSource, PackedRecords, VideoSource
 from .streamed_videos import StreamedVideos
 
-__all__ = ["build_test_loader", "build_train_loader", "check_num_classes", "test_mapper_kind"]
+__all__ = [
+    "build_test_loader",
+    "build_train_loader",
+    "check_kind",
+    "check_num_classes",
+    "test_mapper_kind",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -64,17 +70,19 @@ def build_train_loader(
     pools, mappers = [], []
     for setting in settings:
         records = DatasetCatalog.get(setting.name)
+        check_kind(setting.name, setting.kind)
         mapping = None
         if setting.need_map:
             mapping = category_map(DatasetCatalog.metadata(setting.name), target)
         else:
             check_num_classes(cfg, setting.name)
-        kept = _trainable(
-            records, setting.name, mapping, drop_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-        )
+        mapper = build_mapper(cfg, setting.kind, is_train=True, category_map=mapping)
+        drop_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+        kept = mapper.select(records, setting.name, drop_empty=drop_empty)
         pools.append(PackedRecords(kept))
-        mappers.append(build_mapper(cfg, setting.kind, is_train=True, category_map=mapping))
-        _logger.info("%s: training on %d of %d videos", setting.name, len(kept), len(records))
+        mappers.append(mapper)
+        item = DatasetCatalog.metadata(setting.name).item
+        _logger.info("%s: training on %d of %d %ss", setting.name, len(kept), len(records), item)
     seed = cfg.SEED if cfg.SEED >= 0 else int(np.random.SeedSequence().generate_state(1)[0])
     plan = _plan(settings, pools, batch_size, seed)
 
@@ -100,7 +108,7 @@ def build_test_loader(
 
     Args:
         cfg: the config.
-        name: of the data set, or path of a json file.
+        name: of the data set, or its path.
         rank: of this process, which gets videos of about as many frames as the others; asked from
             torch.distributed if left out.
         world_size: number of processes; likewise.
@@ -123,14 +131,16 @@ def build_test_loader(
             on_damaged(records[item]["video_id"], str(error))
 
     on_failure = None if on_damaged is None else report
-    mapper = build_mapper(cfg, test_mapper_kind(cfg, name), is_train=False)
+    kind = test_mapper_kind(cfg, name)
+    check_kind(name, kind, "DATASET_TYPE_TEST")
+    mapper = build_mapper(cfg, kind, is_train=False)
     source = VideoSource(records, mapper, records.damaged)
     # An inherited method would bypass what a derived mapper does to test samples.
     if streamed and "stream" in vars(type(mapper)):
         threads = _num_workers(cfg)
         return StreamedVideos(source, part, num_threads=threads, on_failure=on_failure)
     # One worker reads the next video while the model is busy; more would only hold more videos.
-    fits = max((_video_bytes(records[i]) for i in part), default=0) * 3 < _shared_memory()
+    fits = max((mapper.sample_bytes(records[i]) for i in part), default=0) * 3 < _shared_memory()
     return SampleLoader(
         source,
         lambda: ([index] for index in part),
@@ -147,13 +157,37 @@ def check_num_classes(cfg: Any, name: str) -> None:
     Raises:
         DataError: if it has not; names the data set, both counts and the key.
     """
+    key = mapper_class(_mapper_kind(cfg, name)).num_classes_key
+    if not key:
+        return
     known = DatasetCatalog.metadata(name)
-    wanted = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    wanted = cfg.lookup(key)
     if len(known.classes) > wanted:
         where = f" ({known.json_file})" if known.json_file and known.json_file != name else ""
         raise DataError(
             f"{name}{where} has {len(known.classes)} classes, but the model has {wanted}; set "
-            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES to {len(known.classes)}"
+            f"{key} to {len(known.classes)}"
+        )
+
+
+def check_kind(name: str, kind: str, key: str = "DATASET_TYPE") -> None:
+    """Checks that a mapper can read the records of a data set.
+
+    Args:
+        name: of the data set.
+        kind: of the mapper.
+        key: of DATASETS that names the mapper, for the message.
+
+    Raises:
+        ConfigError: if the set holds features and the mapper reads frames, or the other way round.
+    """
+    holds = "features" if DatasetCatalog.metadata(name).feature_dim else "frames"
+    reads = mapper_class(kind).reads
+    if reads != holds:
+        fitting = "sequence" if holds == "features" else "video_instance"
+        raise ConfigError(
+            f"DATASETS.{key}: the mapper {kind!r} reads {reads}, but {name} holds {holds}; "
+            f"use e.g. {fitting!r}"
         )
 
 
@@ -202,6 +236,16 @@ def test_mapper_kind(cfg: Any, name: str) -> str:
     return str(kinds[names.index(resolved)])
 
 
+def _mapper_kind(cfg: Any, name: str) -> str:
+    """Gives the mapper of a data set of the config, the one for training if it has two."""
+    resolved = DatasetCatalog.resolve(name)
+    names = [DatasetCatalog.resolve(known) for known in cfg.DATASETS.TRAIN]
+    if resolved not in names:
+        return test_mapper_kind(cfg, name)
+    kinds = _as_long(cfg.DATASETS.DATASET_TYPE, "DATASET_TYPE", names)
+    return str(kinds[names.index(resolved)])
+
+
 def _plan(
     settings: Sequence[_TrainSetting], pools: Sequence[PackedRecords], batch_size: int, seed: int
 ) -> DrawPlan:
@@ -210,25 +254,6 @@ def _plan(
         return DrawPlan([len(pool) for pool in pools], ratios, batch_size=batch_size, seed=seed)
     except ValueError as error:
         raise ConfigError(f"DATASETS.DATASET_RATIO: {error}") from None
-
-
-def _trainable(
-    records: Records, name: str, mapping: np.ndarray | None, *, drop_empty: bool
-) -> list[Record]:
-    if not records.annotated:
-        raise DataError(f"{name} has no annotations: it is a test split and cannot be trained on")
-    kept = [r for r in records if not drop_empty or _has_object(r, mapping)]
-    if not any(_has_object(record, mapping) for record in kept):
-        raise DataError(f"{name}: none of the {len(records)} videos has an object to train on")
-    return kept
-
-
-def _has_object(record: Record, mapping: np.ndarray | None) -> bool:
-    return any(
-        not item["iscrowd"] and (mapping is None or mapping[item["category_id"]] >= 0)
-        for frame in record["annotations"]
-        for item in frame
-    )
 
 
 def _rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
@@ -243,10 +268,6 @@ def _num_workers(cfg: Any) -> int:
     """Gives the wanted number of workers, at most one per processor that we may use."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(min(cfg.DATALOADER.NUM_WORKERS, available or 1), 0)
-
-
-def _video_bytes(record: Record) -> int:
-    return int(record["length"] * record["height"] * record["width"] * 3)
 
 
 def _shared_memory() -> int:

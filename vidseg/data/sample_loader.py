@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from vidseg.errors import DataError, ResourceError
 
-from .clip_mapper import Sample
+from .mappers import Sample
 from .sources import Failure, Source
 
 __all__ = ["SampleLoader", "WorkerError"]

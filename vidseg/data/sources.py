@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from vidseg.errors import DataError, UserError
 
 from .catalog import Record
-from .clip_mapper import Sample
+from .mappers import Sample
 from .samplers import Draw, draw_rng
 
 __all__ = ["ClipSource", "Failure", "PackedRecords", "Source", "VideoSource"]
@@ -165,4 +165,5 @@ def _failure(error: UserError, trace: str) -> Failure:
 
 
 def _name_record(record: Record) -> str:
-    return f"video {record['video_id']} of {record.get('json_file', record['file_names'][0])}"
+    item = "document" if "feature_dim" in record else "video"
+    return f"{item} {record['video_id']} of {record.get('json_file', record['file_names'][0])}"

@@ -16,6 +16,7 @@ from vidseg.errors import DataError
 
 from .catalog import Record, Records, dataset_root
 from .coco import load_coco_json
+from .features import load_feature_index
 from .instance_json import Form, Part, load_records, read_content, take
 
 __all__ = ["JsonFile", "find_image_root", "load_ytvis_json"]
@@ -25,7 +26,7 @@ _FRAME_FOLDERS = ("JPEGImages", "images")
 
 @dataclass(frozen=True)
 class JsonFile:
-    """Reads one file when called, YouTube-VIS or COCO by its contents; comparable.
+    """Reads one file when called: YouTube-VIS, COCO or an index of documents; comparable.
 
     Args:
         json_file: the annotation file; relative paths lie below the data set root.
@@ -46,6 +47,10 @@ class JsonFile:
         self.require()
         path = dataset_root() / self.json_file
         content = read_content(path)
+        if "documents" in content:
+            records = load_feature_index(path, content=content)
+            records.about["evaluator"] = ""  # whose it is depends on the model
+            return records
         if self.image_root:
             root = dataset_root() / self.image_root
         else:

@@ -5,6 +5,7 @@ from .deformable import MSDeformAttn, cell_centres
 from .mlp import MLP
 from .norm import ConvNorm, FrozenBatchNorm2d, SyncBatchNorm, build_norm, group_norm
 from .onednn import Conv2d, Linear
+from .padding import pad_sequences
 from .positional import sine_position
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "build_norm",
     "cell_centres",
     "group_norm",
+    "pad_sequences",
     "sine_position",
 ]
