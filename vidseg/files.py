@@ -22,6 +22,7 @@ __all__ = [
     "read_json",
     "remove_stale_drafts",
     "write_atomically",
+    "write_folder",
 ]
 
 _DRAFT = re.compile(r"\..+\.(\d+)\.tmp")
@@ -131,6 +132,36 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         if isinstance(error, OSError) and error.errno is not None:
             error.filename = str(path)  # no write names its file, and nobody knows the draft
         raise
+
+
+def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
+    """Makes a folder with all its files that either appears whole or not at all.
+
+    An interrupted or a second, simultaneous run does no harm; what killed runs left beside the
+    folder is removed.
+
+    Args:
+        folder: final name; what is there already stays, and nothing is written then.
+        write: fills the folder that it is given.
+
+    Raises:
+        OSError: if the disk is full or not writable.
+    """
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale_drafts(folder.parent)
+    draft = Path(tempfile.mkdtemp(draft_suffix(), f".{folder.name}.", folder.parent))
+    try:
+        write(draft)
+        draft.chmod(0o755)
+        try:
+            draft.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another run was quicker
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def draft_suffix() -> str:

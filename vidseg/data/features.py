@@ -200,7 +200,12 @@ def _look_at_files(
         annotated=any("topic" in record or "labels" in record for record in records),
         image_root=str(origin if origin.is_dir() else origin.parent),
         damaged=damaged,
-        about={"item": "document", "topics": list(topics), "feature_dim": feature_dim},
+        about={
+            "item": "document",
+            "topics": list(topics),
+            "feature_dim": feature_dim,
+            "image_root": str(origin if origin.is_dir() else origin.parent),
+        },
     )
 
 

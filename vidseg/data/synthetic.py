@@ -15,8 +15,6 @@ import io
 import json
 import logging
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from PIL import Image
 
 from vidseg import rle
 from vidseg.errors import DataError
-from vidseg.files import draft_suffix, remove_stale_drafts
+from vidseg.files import write_folder
 
 from .catalog import DatasetCatalog
 from .shapes_scene import CLASSES, LEVELS, Scene, random_scene, render_frame
@@ -95,8 +93,7 @@ def generate_split(
 ) -> None:
     """Writes ``instances.json`` and ``JPEGImages/`` of one split below ``folder``.
 
-    The folder appears as a whole or not at all, so that an interrupted or a second, simultaneous
-    run does no harm; what killed runs left beside it is removed.
+    The folder appears as a whole or not at all (see ``files.write_folder``).
 
     Args:
         folder: where to; what is there already stays.
@@ -106,11 +103,8 @@ def generate_split(
         length: frames of each video.
         colour_is_class: see ``shapes_scene.random_scene``.
     """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    remove_stale_drafts(folder.parent)
-    draft = Path(tempfile.mkdtemp(draft_suffix(), f".{folder.name}.", folder.parent))
-    try:
+
+    def write(draft: Path) -> None:
         content = _empty_json()
         for number in range(num_videos):
             rng = np.random.default_rng((_VERSION, seed, LEVELS.index(level), number))
@@ -124,14 +118,8 @@ def generate_split(
             )
             _add_video(content, scene, video_id=number + 1, image_root=draft / "JPEGImages")
         (draft / _JSON_NAME).write_text(json.dumps(content))
-        draft.chmod(0o755)
-        try:
-            draft.rename(folder)
-        except OSError:
-            if not folder.exists():  # else another run was quicker
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+
+    write_folder(Path(folder), write)
 
 
 @dataclass(frozen=True)
