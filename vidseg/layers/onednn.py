@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from .recording import is_recorded
 
-__all__ = ["Conv2d", "Linear", "available", "conv2d", "is_used", "linear"]
+__all__ = ["Conv2d", "Linear", "available", "conv2d", "is_used", "keeps_rows", "linear"]
 
 # A call costs about 10 microseconds more than torch's, and a new shape 400; smaller layers lose.
 _LEAST_WEIGHTS = 2**14
@@ -149,6 +149,11 @@ def available() -> bool:
 def is_used(weight: Tensor) -> bool:
     """Whether convolutions and products with a weight go through oneDNN in inference here."""
     return not torch.is_grad_enabled() and _applies(weight, weight)
+
+
+def keeps_rows(weight: Tensor) -> bool:
+    """Whether :func:`linear` in inference gives a row the same bits in whatever batch it stands."""
+    return is_used(weight) and weight.numel() >= _LEAST_WEIGHTS
 
 
 @functools.cache
