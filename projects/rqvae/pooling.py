@@ -1,18 +1,18 @@
-"""Attentive statistics pooling (Okabe et al., "Attentive Statistics Pooling for Deep Speaker
-Embedding", Interspeech 2018), of a whole document or of sliding windows over it.
+"""Attentive statistics pooling, of a whole document or of sliding windows over it.
 
+Source: Okabe et al., "Attentive Statistics Pooling for Deep Speaker Embedding", Interspeech 2018.
 Shapes: B documents, T frames, D input width, H heads, N windows of W frames, S frames apart. Masks
 are bool, True = valid frame.
 
 Windows are computed in blocks of a fixed number of them: the attention weights of a block, each
-window's on its own diagonal, form a narrow matrix, and mean and mean square of its windows are the
-products of that matrix with the block's frames and their squares. So the frames of overlapping
-windows are never copied apart, memory grows with T alone, and what a document gives has the same
-bits however far it is padded and whatever stands beside it.
+window's on its own diagonal, form a narrow matrix, and the means are its product with the block's
+frames. Logits are computed once per frame, memory grows with T alone, and what a document gives has
+the same bits however far it is padded and whatever stands beside it.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -27,8 +27,8 @@ __all__ = ["AttentiveStatisticsPooling", "SlidingWindowStatsPooling"]
 
 _EPS = 1e-6
 _BLOCK = 64  # frames of a block of the whole document
-_ROWS = 64
-_BUMP = 4.0
+_ROWS = 64  # of a product, where kernels may depend on their number
+_BUMP = 4.0  # height of the initial position bias
 
 
 class _StatisticsPooling(nn.Module):
@@ -39,7 +39,7 @@ class _StatisticsPooling(nn.Module):
         for name, size in (("input_dim", input_dim), ("hidden_dim", hidden_dim), ("heads", heads)):
             if size < 1:
                 raise ValueError(f"{name} of a pooling must be 1 or more, got {size}")
-        self.heads = heads
+        self.input_dim, self.heads = input_dim, heads
         self.attention = nn.Sequential(
             nn.Linear(input_dim, hidden_dim), nn.Tanh(), nn.Linear(hidden_dim, heads)
         )
@@ -62,9 +62,9 @@ class _StatisticsPooling(nn.Module):
 class AttentiveStatisticsPooling(_StatisticsPooling):
     """Pools a document to attention-weighted mean and standard deviation, and maps them.
 
-    ``e_t = v tanh(A h_t + b) + k``, ``a = softmax_t(e)`` over the valid frames, ``mu = sum a_t h_t``,
-    ``sigma = sqrt(max(sum a_t (h_t - mu)^2, 1e-6))``, output ``Linear([mu; sigma])``. Statistics are
-    in float32 under autocast, and about the mean of the frames, so that a large offset of the
+    ``e_t = v tanh(A h_t + b) + k``, ``a = softmax_t(e)`` over valid frames, ``mu = sum a_t h_t``,
+    ``sigma = sqrt(max(sum a_t (h_t - mu)^2, 1e-6))``, output ``Linear([mu; sigma])``. Statistics
+    are in float32 under autocast, and about the mean of the frames, so that a large offset of the
     features costs no precision.
 
     Args:
@@ -100,7 +100,7 @@ class AttentiveStatisticsPooling(_StatisticsPooling):
         Raises:
             ValueError: if T is 0 or the shapes do not fit.
         """
-        mask, x = _checked(x, mask, self.attention[0].in_features)
+        mask, x = _checked(x, mask, self.input_dim)
         num = num_windows(x.shape[1], _BLOCK, _BLOCK, "tail")
         valid = cut_frames(mask, 0, num * _BLOCK).unfold(1, _BLOCK, _BLOCK)[:, :, None]
         logits = cut_frames(self._logits(x), 0, num * _BLOCK).unfold(1, _BLOCK, _BLOCK)
@@ -109,12 +109,12 @@ class AttentiveStatisticsPooling(_StatisticsPooling):
         # cannot change; and the sums go from block to block, since those add zeros then.
         weights = (logits - logits.amax((1, 3), keepdim=True)).exp() * valid  # (B, n, H, 64)
         sums = weights.sum(-1)
-        shares = sums / sum(sums.unbind(1))[:, None].clamp_min(1e-30)
+        shares = sums / _total(sums)[:, None].clamp_min(1e-30)
         weights = weights / sums.clamp_min(1e-30)[..., None]
         means, variances = _moments(x, mask, weights, start=0, stride=_BLOCK, chunk=1)
-        mean = sum((shares[..., None] * means).unbind(1))
+        mean = _total(shares[..., None] * means)
         spread = variances + (means - mean[:, None]).square()
-        variance = sum((shares[..., None] * spread).unbind(1))
+        variance = _total(shares[..., None] * spread)
         pooled = self._describe(mean[:, None], variance[:, None])[:, 0]
         return pooled.masked_fill(~mask.any(1, keepdim=True), 0.0)
 
@@ -181,7 +181,7 @@ class SlidingWindowStatsPooling(_StatisticsPooling):
         Raises:
             ValueError: if T is 0, mode ``drop`` leaves no window or the shapes do not fit.
         """
-        mask, x = _checked(x, mask, self.attention[0].in_features)
+        mask, x = _checked(x, mask, self.input_dim)
         _, window_mask = window_validity(
             mask,
             self.window_size,
@@ -234,6 +234,11 @@ def _bumps(heads: int, window: int) -> Tensor:
     return _BUMP * torch.exp(-0.5 * ((torch.arange(window) - middles) / (share / 2)).square())
 
 
+def _total(x: Tensor) -> Tensor:
+    """Sums over dimension 1 one after the other, so that zeros at the end change no bit."""
+    return functools.reduce(torch.add, x.unbind(1))
+
+
 def _statistics_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
@@ -251,7 +256,7 @@ def _moments(
         stride: frames from one window to the next.
         chunk: windows of a block, a divisor of n.
     """
-    batch, num, _, window = weights.shape
+    num, window = weights.shape[1], weights.shape[3]
     span = (chunk - 1) * stride + window
     frames = cut_frames(mask, start, start + (num - 1) * stride + window)
     counts = frames.unfold(1, span, chunk * stride).sum(-1).clamp_min(1)  # (B, n / chunk)
@@ -266,7 +271,9 @@ def _moments(
 class _BlockMoments(torch.autograd.Function):
     """Mean and variance of windows about the means of their blocks, with first derivatives.
 
-    Moving the centre does not change mean and variance, so it has no gradient.
+    Moving the centre does not change mean and variance, so it has no gradient. The variance is a
+    mean of squared differences: that of squares less the squared mean loses half of the digits
+    wherever a window has few frames, and the gradient of the root magnifies what is lost.
     """
 
     @staticmethod
@@ -274,102 +281,119 @@ class _BlockMoments(torch.autograd.Function):
         ctx: Any, x: Tensor, weights: Tensor, counts: Tensor, start: int, stride: int, chunk: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.place = (start, stride, chunk)
-        bands = _bands(weights, stride, chunk)
-        batch, num_blocks, _, span = bands.shape
-        width = x.shape[-1]
-        frames = bands.new_empty(batch, span, width)
-        centre = bands.new_empty(batch, num_blocks, width)
-        mean, square = bands.new_empty(2, *weights.shape[:3], width)
-        by_block = [m.view(batch, num_blocks, -1, width) for m in (mean, square)]
-        for block in range(num_blocks):
-            _read(x, start + block * chunk * stride, frames)
-            torch.div(frames.sum(1), counts[:, block, None], out=centre[:, block])
-            frames -= centre[:, block, None]
-            by_block[0][:, block] = torch.bmm(bands[:, block], frames)
-            by_block[1][:, block] = torch.bmm(bands[:, block], frames.square_())
-        variance = square - mean.square()
-        # What is left of such a difference is rounding.
-        variance.masked_fill_(variance <= 8 * torch.finfo(square.dtype).eps * square, 0.0)
+        blocks = _Blocks(weights, stride, chunk, x.shape[-1])
+        centre = blocks.frames.new_empty(*counts.shape, x.shape[-1])
+        mean, variance = weights.new_empty(2, *weights.shape[:3], x.shape[-1])
+        for block in range(counts.shape[1]):
+            blocks.read(x, start + block * chunk * stride)
+            torch.div(blocks.frames.sum(1), counts[:, block, None], out=centre[:, block])
+            blocks.frames -= centre[:, block, None]
+            windows = slice(block * chunk, (block + 1) * chunk)
+            products = torch.bmm(blocks.bands[:, block], blocks.frames)
+            mean[:, windows] = products.unflatten(1, (chunk, -1))
+            squares = blocks.squares(mean[:, windows])
+            variance[:, windows] = torch.matmul(weights[:, windows, :, None], squares)[..., 0, :]
         ctx.save_for_backward(x, weights, mean, centre)
         ctx.mark_non_differentiable(centre)
         return mean, variance, centre
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "pooling can be differentiated once only: leave out create_graph=True"
-            )
+        _refuse_second_derivative()
         x, weights, mean, centre = ctx.saved_tensors
         start, stride, chunk = ctx.place
-        bands = _bands(weights, stride, chunk)
+        of_mean, of_variance, _ = grads
+        # The derivative by frame h is a (of_mean + 2 of_variance (h - mean)), summed over windows.
+        constant = of_mean - 2 * mean * of_variance
+        for_frames = torch.zeros_like(x, dtype=mean.dtype) if ctx.needs_input_grad[0] else None
+        for_weights = torch.empty_like(weights) if ctx.needs_input_grad[1] else None
+        blocks = _Blocks(weights, stride, chunk, x.shape[-1])
+        # Whoever calls may still be under autocast.
+        with torch.autocast(x.device.type, enabled=False):
+            for block in range(centre.shape[1]):
+                first = start + block * chunk * stride
+                windows = slice(block * chunk, (block + 1) * chunk)
+                blocks.read(x, first)
+                blocks.frames -= centre[:, block, None]
+                if for_weights is not None:
+                    rows = of_mean[:, windows].flatten(1, 2)
+                    products = torch.bmm(rows, blocks.frames.mT)[:, None]
+                    squares = blocks.squares(mean[:, windows])
+                    squares *= of_variance[:, windows, :, None]
+                    for_weights[:, windows] = squares.sum(-1)
+                    for_weights[:, windows] += blocks.diagonals(products)[:, 0]
+                if for_frames is not None:
+                    band = blocks.bands[:, block].mT
+                    change = torch.bmm(band, of_variance[:, windows].flatten(1, 2))
+                    change.mul_(blocks.frames).mul_(2)
+                    change.baddbmm_(band, constant[:, windows].flatten(1, 2))
+                    low, high = _inside(first, first + change.shape[1], x.shape[1])
+                    for_frames[:, low:high] += change[:, low - first : high - first]
+        for_x = None if for_frames is None else for_frames.to(x.dtype)
+        return for_x, for_weights, None, None, None, None
+
+
+class _Blocks:
+    """What the blocks of windows need, one block at a time.
+
+    Args:
+        weights: of the frames of the windows, ``(B, n, H, W)``.
+        stride: frames from one window to the next.
+        chunk: windows of a block, a divisor of n.
+        width: D.
+    """
+
+    def __init__(self, weights: Tensor, stride: int, chunk: int, width: int) -> None:
+        batch, num, heads, window = weights.shape
+        self.shape, self.stride = (chunk, heads, window), stride
+        span = (chunk - 1) * stride + window
+        self.frames = weights.new_zeros(batch, span, width)
+        self._windows = self.frames.unfold(1, window, stride).mT  # (B, chunk, W, D)
+        self._differences = weights.new_empty(batch, chunk, heads, window, width)
+        self.bands = weights.new_zeros(batch, num // chunk, chunk * heads, span)
+        """The weights of a block's windows, each row's on the frames of its window."""
+        self.diagonals(self.bands).copy_(weights.unflatten(1, (-1, chunk)))
+
+    def read(self, x: Tensor, first: int) -> None:
+        """Puts the frames from ``first`` on in place; zeros where there are none."""
+        span = self.frames.shape[1]
+        low, high = _inside(first, first + span, x.shape[1])
+        self.frames[:, : low - first] = 0.0
+        self.frames[:, low - first : high - first] = x[:, low:high]
+        self.frames[:, high - first :] = 0.0
+
+    def squares(self, mean: Tensor) -> Tensor:
+        """Gives the squared differences of the frames to means ``(B, chunk, H, D)``.
+
+        Returns:
+            ``(B, chunk, H, W, D)``, good until the next call.
+        """
+        torch.sub(self._windows[:, :, None], mean[..., None, :], out=self._differences)
+        return self._differences.square_()
+
+    def diagonals(self, bands: Tensor) -> Tensor:
+        """Views ``(B, blocks, chunk * H, span)`` as the weights, ``(B, blocks, chunk, H, W)``."""
         batch, num_blocks, rows, span = bands.shape
-        width = x.shape[-1]
-        of_square = grads[1].contiguous()
-        of_mean = grads[0] - 2 * mean * of_square
-        of_mean, of_square = (g.view(batch, num_blocks, rows, width) for g in (of_mean, of_square))
-        frames = bands.new_empty(batch, span, width)
-        for_frames = torch.zeros_like(x, dtype=bands.dtype) if ctx.needs_input_grad[0] else None
-        for_bands = torch.empty_like(bands) if ctx.needs_input_grad[1] else None
-        # A caller may still be within autocast here.
-        for block in range(num_blocks):
-            first = start + block * chunk * stride
-            low, high = max(first, 0), max(min(first + span, x.shape[1]), 0)
-            _read(x, first, frames)
-            frames -= centre[:, block, None]
-            if for_frames is not None and low < high:
-                band = bands[:, block].mT
-                change = torch.bmm(band, of_square[:, block]).mul_(frames).mul_(2)
-                change.baddbmm_(band, of_mean[:, block])
-                for_frames[:, low:high] += change[:, low - first : high - first]
-            if for_bands is not None:
-                change = torch.bmm(of_mean[:, block], frames.mT)
-                change.baddbmm_(of_square[:, block], frames.square_().mT)
-                for_bands[:, block] = change
-        return (
-            None if for_frames is None else for_frames.to(x.dtype),
-            None if for_bands is None else _diagonals(for_bands, weights.shape, stride, chunk),
-            *[None] * 4,
+        chunk, heads, window = self.shape
+        return bands.as_strided(
+            (batch, num_blocks, chunk, heads, window),
+            (num_blocks * rows * span, rows * span, heads * span + self.stride, span, 1),
         )
 
 
-def _bands(weights: Tensor, stride: int, chunk: int) -> Tensor:
-    """Puts weights ``(B, n, H, W)`` into matrices ``(B, n / chunk, chunk * H, frames)``."""
-    batch, num, heads, window = weights.shape
-    span = (chunk - 1) * stride + window
-    bands = weights.new_zeros(batch, num // chunk, chunk * heads, span)
-    _diagonal_view(bands, weights.shape, stride, chunk).copy_(weights.unflatten(1, (-1, chunk)))
-    return bands
+def _inside(first: int, last: int, num_frames: int) -> tuple[int, int]:
+    """Gives the part of ``first`` to ``last - 1`` that exists; empty within it if there is none."""
+    low = min(max(first, 0), max(num_frames, first), last)
+    return low, max(min(last, num_frames), low)
 
 
-def _diagonals(bands: Tensor, shape: torch.Size, stride: int, chunk: int) -> Tensor:
-    """Takes weights ``(B, n, H, W)`` out of their matrices."""
-    return _diagonal_view(bands, shape, stride, chunk).flatten(1, 2)
+def _refuse_second_derivative() -> None:
+    # torch's once_differentiable lets one through where the first gradient needs none itself.
+    if torch.is_grad_enabled():
+        raise RuntimeError("pooling can be differentiated once only: leave out create_graph=True")
 
 
-def _diagonal_view(bands: Tensor, shape: torch.Size, stride: int, chunk: int) -> Tensor:
-    batch, num, heads, window = shape
-    span = bands.shape[-1]
-    block = chunk * heads * span
-    return bands.as_strided(
-        (batch, num // chunk, chunk, heads, window),
-        (num // chunk * block, block, heads * span + stride, span, 1),
-    )
-
-
-def _read(x: Tensor, first: int, frames: Tensor) -> None:
-    """Fills ``(B, span, D)`` with the frames from ``first`` on; zeros where there are none."""
-    last = first + frames.shape[1]
-    low, high = max(first, 0), max(min(last, x.shape[1]), 0)
-    if low >= high:
-        frames.zero_()
-        return
-    frames[:, : low - first] = 0.0
-    frames[:, low - first : high - first] = x[:, low:high]
-    frames[:, high - first :] = 0.0
-
-
-def _apply_linear(layer: nn.Linear, x: Tensor) -> Tensor:
+def _apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
     """Applies a layer to ``(B, n, I)`` so that a row has the same bits in every batch."""
     plain = x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or is_recorded()
     if plain:
@@ -395,10 +419,7 @@ class _LinearByParts(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "pooling can be differentiated once only: leave out create_graph=True"
-            )
+        _refuse_second_derivative()
         x, weight = ctx.saved_tensors
         rows = grad.flatten(0, 1)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
