@@ -1,0 +1,41 @@
+"""The nearest entry of a codebook, the same one in whatever batch a vector stands."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vidseg.layers import onednn
+
+__all__ = ["nearest"]
+
+# Kernels of matrix products differ by the number of rows, and so do the last bits of a row. They do
+# not depend on where in the matrix the row stands, so that parts of one size settle it.
+_ROWS = 128
+
+
+@torch.no_grad()
+def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
+    """Finds the entry at the smallest Euclidean distance of every vector.
+
+    ``argmin ||r - e||^2`` is computed as the ``argmax`` of ``<r, e> - ||e||^2 / 2``. Memory is that
+    of the result and of one part of the rows.
+
+    Args:
+        vectors: ``(M, V)``.
+        codebook: ``(K, V)`` of the same dtype.
+
+    Returns:
+        ``(M,)`` indices, int64; the first one of several at the same distance.
+    """
+    offsets = codebook.square().sum(1).mul_(-0.5)
+    found = vectors.new_empty(len(vectors), dtype=torch.int64)
+    for start in range(0, len(vectors), _ROWS):
+        part = vectors[start : start + _ROWS]
+        size = len(part)
+        if size < _ROWS:
+            part = F.pad(part, (0, 0, 0, _ROWS - size))
+        scores = onednn.linear(part, codebook, offsets)
+        found[start : start + size] = scores[:size].argmax(1)
+    return found
