@@ -52,3 +52,25 @@ class ToySegmenter(nn.Module):
             image_size=size,
             frame_indices=frames,
         )
+
+
+@META_ARCH_REGISTRY.register()
+class FittedToy(ToySegmenter):
+    """Fits the mean brightness of its data, and draws a number, now and then."""
+
+    def __init__(self, cfg: CfgNode) -> None:
+        super().__init__(cfg)
+        self.register_buffer("brightness", torch.zeros(3))
+        self.register_buffer("drawn", torch.zeros(3))
+        self.register_buffer("calls", torch.zeros(9))
+
+    def at_iteration(self, iteration: int, max_iter: int, batches: Any) -> bool:
+        self.calls[iteration] += 1
+        if iteration % 4:
+            return False
+        samples = [sample for batch in batches() for sample in batch]
+        means = [sample["frames"].float().mean() for sample in samples]
+        assert iteration < max_iter or iteration == 8
+        self.brightness[iteration // 4] = torch.stack(means).mean()
+        self.drawn[iteration // 4] = torch.rand(())
+        return True

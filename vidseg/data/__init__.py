@@ -14,7 +14,12 @@ from .ytvis import load_ytvis_json
 if TYPE_CHECKING:
     from .clip_mapper import ClipMapper, PseudoClipMapper
     from .frame_files import load_frames
-    from .loader import build_test_loader, build_train_loader, check_num_classes
+    from .loader import (
+        build_pass_loader,
+        build_test_loader,
+        build_train_loader,
+        check_num_classes,
+    )
     from .mappers import DATASET_MAPPER_REGISTRY
     from .sample_loader import SampleLoader
     from .sequence_mapper import SequenceMapper
@@ -29,6 +34,7 @@ __all__ = [
     "Records",
     "SampleLoader",
     "SequenceMapper",
+    "build_pass_loader",
     "build_test_loader",
     "build_train_loader",
     "check_num_classes",
@@ -40,7 +46,12 @@ __all__ = [
 _WITH_TORCH = {
     "clip_mapper": ("ClipMapper", "PseudoClipMapper"),
     "frame_files": ("load_frames",),
-    "loader": ("build_test_loader", "build_train_loader", "check_num_classes"),
+    "loader": (
+        "build_pass_loader",
+        "build_test_loader",
+        "build_train_loader",
+        "check_num_classes",
+    ),
     "mappers": ("DATASET_MAPPER_REGISTRY",),
     "sample_loader": ("SampleLoader",),
     "sequence_mapper": ("SequenceMapper",),

@@ -23,10 +23,11 @@ from .categories import category_map
 from .mappers import build_mapper, mapper_class
 from .sample_loader import SampleLoader
 from .samplers import Draw, DrawPlan, share_by_length
-from .sources import ClipSource, PackedRecords, VideoSource
+from .sources import ClipSource, JoinedSource, PackedRecords, VideoSource
 from .streamed_videos import StreamedVideos
 
 __all__ = [
+    "build_pass_loader",
     "build_test_loader",
     "build_train_loader",
     "check_kind",
@@ -148,6 +149,35 @@ def build_test_loader(
         num_batches=len(part),
         prefetch=1,
         on_failure=on_failure,
+    )
+
+
+def build_pass_loader(
+    cfg: Any, *, rank: int | None = None, world_size: int | None = None
+) -> SampleLoader:
+    """Builds the loader of one pass over DATASETS.TRAIN: one whole record per batch, in order.
+
+    Args:
+        cfg: the config.
+        rank: of this process, which gets every ``world_size``-th record; asked from
+            torch.distributed if left out.
+        world_size: number of processes; likewise.
+
+    Raises:
+        DataError: if a data set is missing or broken.
+    """
+    rank, world_size = _rank(rank, world_size)
+    sources = []
+    for setting in _train_settings(cfg):
+        mapper = build_mapper(cfg, setting.kind, is_train=False)
+        sources.append(VideoSource(DatasetCatalog.get(setting.name), mapper))
+    source = JoinedSource(sources)
+    share = range(rank, len(source), world_size)
+    return SampleLoader(
+        source,
+        lambda: ([item] for item in share),
+        num_workers=_num_workers(cfg),
+        num_batches=len(share),
     )
 
 

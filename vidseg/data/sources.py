@@ -6,6 +6,8 @@ the main process; they return failures instead.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import logging
 import pickle
 import traceback
@@ -23,7 +25,7 @@ from .catalog import Record
 from .mappers import Sample
 from .samplers import Draw, draw_rng
 
-__all__ = ["ClipSource", "Failure", "PackedRecords", "Source", "VideoSource"]
+__all__ = ["ClipSource", "Failure", "JoinedSource", "PackedRecords", "Source", "VideoSource"]
 
 _TRIES_BEFORE_WARNING = 3
 _MAX_TRIES = 100
@@ -158,6 +160,35 @@ class VideoSource(Source):
     def describe(self, item: int) -> str:
         """Names the video."""
         return _name_record(self.pool[item])
+
+
+class JoinedSource(Source):
+    """Makes test samples of several data sets, numbered one after the other.
+
+    Args:
+        parts: the data sets.
+    """
+
+    def __init__(self, parts: Sequence[VideoSource]) -> None:
+        self.parts = list(parts)
+        self._ends = list(itertools.accumulate(len(part.pool) for part in self.parts))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def make(self, item: int) -> Sample:
+        """Gives the sample of a number."""
+        part, number = self._place(item)
+        return part.make(number)
+
+    def describe(self, item: int) -> str:
+        """Names the record of a number."""
+        part, number = self._place(item)
+        return part.describe(number)
+
+    def _place(self, item: int) -> tuple[VideoSource, int]:
+        index = bisect.bisect_right(self._ends, item)
+        return self.parts[index], item - (self._ends[index - 1] if index else 0)
 
 
 def _failure(error: UserError, trace: str) -> Failure:

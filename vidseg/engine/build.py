@@ -25,7 +25,7 @@ from .distributed import gather, is_main, world_size
 from .ema import EmaHook
 from .evaluate import evaluate_model, flatten, forget_videos
 from .evaluation_hooks import BestHook, EvaluationHook
-from .hooks import CheckpointHook
+from .hooks import CheckpointHook, FittingHook
 from .image_conventions import check_image_conventions
 from .logging_hooks import LogHook, ProgressBarHook
 from .precision import Precision
@@ -157,10 +157,15 @@ def _add_hooks(cfg: CfgNode, trainer: Trainer) -> None:
     directory = Path(cfg.OUTPUT_DIR)
     checkpointer = Checkpointer(directory, num_kept=cfg.SOLVER.KEEP_CHECKPOINTS)
     averaged: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    restart = None
     if cfg.SOLVER.EMA.ENABLED:
         ema = EmaHook(trainer.model, cfg.SOLVER.EMA.DECAY)
-        averaged = ema.applied
+        averaged, restart = ema.applied, ema.restart
         trainer.hooks.append(ema)
+    if hasattr(trainer.model, "at_iteration"):
+        from vidseg.data import build_pass_loader
+
+        trainer.hooks.append(FittingHook(lambda: build_pass_loader(cfg), on_refit=restart))
     log = LogHook(
         cfg.SOLVER.LOG_PERIOD,
         lambda start: open_all(cfg.WRITERS, directory, start) if is_main() else [],

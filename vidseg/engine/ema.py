@@ -43,7 +43,7 @@ class EmaHook(Hook):
     def before_train(self, trainer: Trainer) -> None:
         """Starts from the weights as they are when the run begins."""
         if trainer.iteration == 0:
-            self._copy(self._live, self.average)
+            self.restart()
 
     @torch.no_grad()
     def after_step(self, trainer: Trainer) -> None:
@@ -51,6 +51,10 @@ class EmaHook(Hook):
         n = trainer.iteration
         decay = min(self.decay, (1 + n) / (10 + n))
         torch._foreach_lerp_(list(self.average.values()), list(self._live.values()), 1 - decay)
+
+    def restart(self) -> None:
+        """Forgets the past: the average is what the weights are now."""
+        self._copy(self._live, self.average)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

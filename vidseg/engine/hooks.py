@@ -7,16 +7,18 @@ Hooks run in the order of ``trainer.hooks``. One with memory that a resumed run 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from vidseg.checkpoint import Checkpointer
 
-from .distributed import is_main
+from .batches import Sample, seed_iteration
+from .distributed import is_main, rank
 
 if TYPE_CHECKING:
     from .trainer import Trainer
 
-__all__ = ["CheckpointHook", "Hook"]
+__all__ = ["CheckpointHook", "FittingHook", "Hook"]
 
 logger = logging.getLogger(__name__)
 
@@ -85,3 +87,53 @@ class CheckpointHook(Hook):
         path = self.checkpointer.save_periodic(trainer.iteration, trainer.state_dict())
         self._saved_at = trainer.iteration
         logger.info("checkpoint %s", path)
+
+
+class FittingHook(Hook):
+    """Lets a model fit what no gradient teaches it, such as statistics of the data or codebooks.
+
+    ``model.at_iteration(iteration, max_iter, batches)`` is called before every step, and once more
+    when the last one is done, with ``iteration == max_iter``; evaluations and the checkpoint of
+    that moment see what it did. Every call finds the random generators seeded for its iteration. A
+    resumed run does not repeat the call that its checkpoint holds already.
+
+    Args:
+        batches: gives a pass over this rank's share of the training records.
+        on_refit: called when ``at_iteration`` returns true: what it set is not to be mixed with
+            what was there before.
+    """
+
+    name = "fitting"
+
+    def __init__(
+        self,
+        batches: Callable[[], Iterable[list[Sample]]],
+        *,
+        on_refit: Callable[[], None] | None = None,
+    ) -> None:
+        self.batches = batches
+        self.on_refit = on_refit
+        self.fitted_at = -1
+
+    def before_train(self, trainer: Trainer) -> None:
+        """Calls the model before the first step of a run."""
+        self.after_step(trainer)
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Calls the model before the next step."""
+        if trainer.iteration == self.fitted_at:
+            return
+        seed_iteration(trainer.seed, rank(), trainer.iteration)
+        model: Any = trainer.model
+        refitted = model.at_iteration(trainer.iteration, trainer.max_iter, self.batches)
+        self.fitted_at = trainer.iteration
+        if refitted and self.on_refit is not None:
+            self.on_refit()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Gives the iteration of the last call."""
+        return {"fitted_at": self.fitted_at}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes it over."""
+        self.fitted_at = state["fitted_at"]

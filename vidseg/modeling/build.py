@@ -32,6 +32,12 @@ META_ARCH_REGISTRY: Registry[Callable[..., nn.Module]] = Registry("META_ARCH")
 
 Built from ``cfg``. Called with a list of samples; in training returns a flat dict of weighted
 losses whose sum is minimised, in eval one prediction per sample.
+
+A model may offer ``at_iteration(iteration, max_iter, batches)``, which training calls before every
+step and once after the last, with ``iteration == max_iter``. ``batches()`` gives a pass over the
+training records of this rank, in order and mapped as in testing, as lists of samples: for what
+gradients do not teach, such as statistics of the data. What it fits belongs into buffers, which
+travel in the checkpoint; it returns true if it has replaced some, so that averages start anew.
 """
 
 BACKBONE_REGISTRY: Registry[Callable[..., nn.Module]] = Registry("BACKBONE")
