@@ -1,0 +1,49 @@
+"""RQ-VAE: sequences of features as discrete codes, over sliding windows.
+
+Importing the package brings its config keys only; the submodules in ``COMPONENTS`` register the
+models and evaluators when one is built, and the public classes come with the first use of a name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from .config import add_config
+
+__all__ = ["COMPONENTS", "add_config"]
+
+COMPONENTS = (
+    "autoencoder",
+    "linear_codec",
+    "retrieval_head",
+    "evaluator",
+    "documents_synthetic",
+)
+
+_MODULES = {
+    "AttentiveStatisticsPooling": "pooling",
+    "CodeStatistics": "retrieval",
+    "CodesFile": "codes_file",
+    "DocumentCodes": "documents",
+    "DocumentPrediction": "documents",
+    "DocumentRQVAE": "autoencoder",
+    "MultiWindowDecoder": "decoder",
+    "ResidualVectorQuantizerEMA": "quantizer",
+    "SlidingWindowStatsPooling": "pooling",
+    "aggregate": "retrieval",
+    "num_windows": "windows",
+    "read_codes": "codes_file",
+    "window_centres": "windows",
+    "write_codes": "codes_file",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
