@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from vidseg.layers import CrossAttentionLayer, FFNLayer, SelfAttentionLayer, attend
+from vidseg.layers.attention import attend_nearby
 
 
 def module(width: int = 16, heads: int = 4) -> nn.MultiheadAttention:
@@ -74,3 +75,28 @@ def test_gradients_reach_every_parameter() -> None:
         x = layer(x)
     x.square().sum().backward()
     assert [n for n, p in layers.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize(("length", "radius"), [(1, 3), (33, 40), (70, 5), (200, 32), (64, 32)])
+def test_neighbours_only_equals_a_band(length: int, radius: int) -> None:
+    attention = module()
+    x = torch.randn(3, length, 16, requires_grad=True)
+    padding = torch.zeros(3, length, dtype=torch.bool)
+    padding[1, length // 2 :] = True
+    padding[2] = True
+    place = torch.arange(length)
+    far = (place[:, None] - place).abs() > radius
+    want = attend(attention, x, x, x, attn_mask=far, key_padding_mask=padding)
+    found = attend_nearby(attention, x, x, radius=radius, key_padding_mask=padding)
+    torch.testing.assert_close(found, want)
+    gradients = [torch.autograd.grad(y.square().sum(), x)[0] for y in (want, found)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_self_attention_block_with_a_radius() -> None:
+    layer = SelfAttentionLayer(16, 4, pre_norm=True, radius=2).eval()
+    x, position = torch.randn(1, 50, 16), torch.randn(50, 16)
+    other = x.clone()
+    other[:, 30] += 1
+    changed = (layer(x, query_pos=position) != layer(other, query_pos=position)).any(-1)[0]
+    assert changed.nonzero()[:, 0].tolist() == [28, 29, 30, 31, 32]

@@ -5,12 +5,15 @@ Shapes: B batch, N queries, M memory tokens, C channels, h heads.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .onednn import Linear, linear
 
-__all__ = ["CrossAttentionLayer", "FFNLayer", "SelfAttentionLayer", "attend"]
+__all__ = ["CrossAttentionLayer", "FFNLayer", "SelfAttentionLayer", "attend", "attend_nearby"]
+
+_LEAST_BLOCK = 32
 
 
 class CrossAttentionLayer(nn.Module):
@@ -79,10 +82,17 @@ class SelfAttentionLayer(nn.Module):
         num_heads: attention heads, a divisor of ``d_model``.
         dropout: of the attention weights and of the block's output.
         pre_norm: norm before the attention instead of after the residual.
+        radius: neighbours to each side that a query of a sequence reads; 0: it reads all.
     """
 
     def __init__(
-        self, d_model: int, num_heads: int, *, dropout: float = 0.0, pre_norm: bool = False
+        self,
+        d_model: int,
+        num_heads: int,
+        *,
+        dropout: float = 0.0,
+        pre_norm: bool = False,
+        radius: int = 0,
     ) -> None:
         super().__init__()
         self.self_attn = nn.MultiheadAttention(
@@ -91,6 +101,7 @@ class SelfAttentionLayer(nn.Module):
         self.norm = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
         self.pre_norm = pre_norm
+        self.radius = radius
         _init_matrices(self)
 
     def forward(
@@ -106,7 +117,8 @@ class SelfAttentionLayer(nn.Module):
         Args:
             queries: ``(B, N, C)``.
             query_pos: added to queries and keys, not to the values.
-            attn_mask: bool, True = blocked; ``(N, N)``, ``(B, N, N)`` or ``(B*h, N, N)``.
+            attn_mask: bool, True = blocked; ``(N, N)``, ``(B, N, N)`` or ``(B*h, N, N)``. Not of a
+                layer with a radius, which has its own.
             key_padding_mask: bool ``(B, N)``, True = blocked for every query.
 
         Returns:
@@ -114,9 +126,14 @@ class SelfAttentionLayer(nn.Module):
         """
         x = self.norm(queries) if self.pre_norm else queries
         key = _with_pos(x, query_pos)
-        update = attend(
-            self.self_attn, key, key, x, attn_mask=attn_mask, key_padding_mask=key_padding_mask
-        )
+        if self.radius:
+            update = attend_nearby(
+                self.self_attn, key, x, radius=self.radius, key_padding_mask=key_padding_mask
+            )
+        else:
+            update = attend(
+                self.self_attn, key, key, x, attn_mask=attn_mask, key_padding_mask=key_padding_mask
+            )
         x = queries + self.dropout(update)
         return x if self.pre_norm else self.norm(x)
 
@@ -189,6 +206,62 @@ def attend(
     )
     out = out.transpose(1, 2).flatten(2)  # (B, N, C)
     return linear(out, attention.out_proj.weight, attention.out_proj.bias)
+
+
+def attend_nearby(
+    attention: nn.MultiheadAttention,
+    query: Tensor,
+    value: Tensor,
+    *,
+    radius: int,
+    key_padding_mask: Tensor | None = None,
+) -> Tensor:
+    """Multi-head self-attention of a sequence, in which everything reads its neighbours only.
+
+    Blocks of queries meet the keys of their own and of both neighbouring blocks, so that time and
+    memory grow with the length of the sequence, not with its square.
+
+    Args:
+        attention: holder of the packed weights; its dropout applies in training mode.
+        query: ``(B, N, C)``, queries and keys.
+        value: ``(B, N, C)``.
+        radius: query n reads the keys ``n - radius`` to ``n + radius``; at least 1.
+        key_padding_mask: bool ``(B, N)``, True = blocked.
+
+    Returns:
+        ``(B, N, C)`` after the output projection. A query that is blocked everywhere reads zeros.
+    """
+    batch, length, _ = query.shape
+    heads, size = attention.num_heads, max(radius, _LEAST_BLOCK)
+    num_blocks = -(-length // size)
+    padding = num_blocks * size - length
+    q, k, v = (
+        F.pad(x, (0, 0, 0, padding)).unflatten(1, (num_blocks, size))  # (B, n, b, C)
+        for x in _project(attention, query, query, value)
+    )
+    is_open = query.new_ones(batch, length, dtype=torch.bool)
+    if key_padding_mask is not None:
+        is_open = key_padding_mask.logical_not()
+    is_open = F.pad(is_open, (0, padding)).unflatten(1, (num_blocks, size, 1))
+    place = torch.arange(3 * size, device=query.device)
+    near = (place - size - place[:size, None]).abs() <= radius  # (b, 3b)
+    out = F.scaled_dot_product_attention(
+        q.flatten(0, 1).unflatten(-1, (heads, -1)).transpose(1, 2),
+        *(
+            _with_neighbours(x).flatten(0, 1).unflatten(-1, (heads, -1)).transpose(1, 2)
+            for x in (k, v)
+        ),
+        attn_mask=_with_neighbours(is_open).flatten(0, 1).mT[:, None] & near,
+        dropout_p=attention.dropout if attention.training else 0.0,
+    )
+    out = out.transpose(1, 2).flatten(2).view(batch, num_blocks * size, -1)[:, :length]
+    return linear(out, attention.out_proj.weight, attention.out_proj.bias)
+
+
+def _with_neighbours(blocks: Tensor) -> Tensor:
+    """Puts the blocks before and after each of ``(B, n, b, C)`` beside it, ``(B, n, 3b, C)``."""
+    padded = F.pad(blocks, (0, 0, 0, 0, 1, 1))
+    return torch.cat([padded[:, :-2], padded[:, 1:-1], padded[:, 2:]], 2)
 
 
 def _project(
