@@ -65,3 +65,7 @@ def add_config(cfg: CfgNode) -> None:
     # Losses, besides the mean squared error of 1.
     node.LOSS_COSINE = 0.0  # factor on 1 - cosine of frame and reconstruction
     node.LOSS_DELTA = 0.0  # factor on the squared error of first differences over time
+
+    # Retrieval.
+    node.RETRIEVAL = CfgNode()
+    node.RETRIEVAL.BAG_LEVELS = 2  # levels whose codes count in the bag of codes

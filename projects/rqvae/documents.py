@@ -48,8 +48,7 @@ class DocumentPrediction:
             latent and the mean latent of the training set.
         frame_mask: ``(T,)`` bool, True where a frame is valid.
         windows: ``(N, V)`` dequantised windows, zeros where masked.
-        vectors: descriptors for retrieval by name of the method, ``(V,)`` or ``(N', V)``.
-        bag: weight of every ``(level, code)`` that occurs, for retrieval.
+        vectors: descriptors for retrieval by name of the method, see ``retrieval``.
     """
 
     tokens: DocumentCodes
@@ -62,4 +61,3 @@ class DocumentPrediction:
     frame_mask: Tensor
     windows: Tensor
     vectors: dict[str, Tensor] = field(default_factory=dict)
-    bag: dict[tuple[int, int], float] = field(default_factory=dict)

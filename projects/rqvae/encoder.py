@@ -1,0 +1,84 @@
+"""Transformer over the frames of a document, and the clock that frames and windows share.
+
+Shapes: B documents, T frames, C latent width. Masks are bool, True = valid frame.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from vidseg.layers.attention import FFNLayer, SelfAttentionLayer
+
+__all__ = ["DocumentEncoder", "sinusoidal_positions"]
+
+_TEMPERATURE = 10000.0
+
+
+def sinusoidal_positions(times: Tensor, channels: int) -> Tensor:
+    """Encodes places in time (Vaswani et al., 2017, section 3.5).
+
+    Args:
+        times: ``(...)`` in frames; need not be whole.
+        channels: width of the code, even: the first half are sines, the second cosines.
+
+    Returns:
+        ``(..., channels)`` float32.
+    """
+    half = torch.arange(channels // 2, dtype=torch.float64, device=times.device)
+    # Late in a long document float32 would be too coarse for the fastest of the waves.
+    angles = times.double()[..., None] * _TEMPERATURE ** (-2 * half / channels)
+    angles = angles.remainder(2 * math.pi).float()
+    return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+class DocumentEncoder(nn.Module):
+    """Pre-norm transformer encoder whose attention may be confined to a neighbourhood.
+
+    Args:
+        latent_dim: C.
+        num_layers: blocks of self-attention and feed-forward network.
+        nhead: attention heads.
+        dim_feedforward: inner width of the networks; 0 for 4 C.
+        dropout: of attention weights and of what blocks add.
+        context: frames to each side that every layer sees; 0 for the whole document.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        num_layers: int,
+        nhead: int = 8,
+        *,
+        dim_feedforward: int = 0,
+        dropout: float = 0.0,
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        hidden = dim_feedforward or 4 * latent_dim
+        self.attention_layers = nn.ModuleList(
+            SelfAttentionLayer(latent_dim, nhead, dropout=dropout, pre_norm=True, radius=context)
+            for _ in range(num_layers)
+        )
+        self.ffn_layers = nn.ModuleList(
+            FFNLayer(latent_dim, hidden, dropout=dropout, pre_norm=True) for _ in range(num_layers)
+        )
+        # Frames to each side on which an output depends; None: all.
+        self.reach = context * num_layers if context or not num_layers else None
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Encodes frames.
+
+        Args:
+            x: ``(B, T, C)`` with positions.
+            mask: ``(B, T)``; None if all frames are valid.
+
+        Returns:
+            ``(B, T, C)``; what stands at masked frames means nothing.
+        """
+        padding = None if mask is None else mask.logical_not()
+        for attention, ffn in zip(self.attention_layers, self.ffn_layers, strict=True):
+            x = ffn(attention(x, key_padding_mask=padding))
+        return x
