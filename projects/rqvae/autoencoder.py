@@ -92,6 +92,7 @@ class DocumentRQVAE(nn.Module):
         window_projection: add a linear map of the window's frames to what is pooled.
         dim_feedforward: inner width of the feed-forward networks; 0 for 4 C.
         encoder_context: frames to each side that a layer of the encoder sees; 0 for all.
+        decoder_context: frames to each side that the decoder's self-attention sees; 0 for all.
         memory_positions: tell the decoder where windows are.
         local_memory: let a frame read only the windows within W + S of it.
         overlap_add: start the decoder from frames laid out by the windows.
@@ -134,6 +135,7 @@ class DocumentRQVAE(nn.Module):
         window_projection: bool = False,
         dim_feedforward: int = 0,
         encoder_context: int = 0,
+        decoder_context: int = 0,
         memory_positions: bool = True,
         local_memory: bool = False,
         overlap_add: bool = False,
@@ -214,6 +216,7 @@ class DocumentRQVAE(nn.Module):
             nhead,
             dim_feedforward=dim_feedforward,
             dropout=dropout,
+            context=decoder_context,
             memory_positions=memory_positions,
             memory_reach=window_size + window_stride if local_memory else 0,
         )
@@ -359,7 +362,12 @@ class DocumentRQVAE(nn.Module):
         return z[0], window_mask[0]
 
     def decoded_pieces(
-        self, z_q: Tensor, window_mask: Tensor, num_frames: int, lengths: Tensor | None = None
+        self,
+        z_q: Tensor,
+        window_mask: Tensor,
+        num_frames: int,
+        lengths: Tensor | None = None,
+        clock: Tensor | int = 0,
     ) -> Iterator[tuple[Piece, Tensor]]:
         """Rebuilds standardised frames; of a long document, one piece after the other.
 
@@ -368,16 +376,17 @@ class DocumentRQVAE(nn.Module):
             window_mask: ``(B, N)``.
             num_frames: T.
             lengths: ``(B,)`` of the documents of a padded batch; None if all have T frames.
+            clock: time of the first frame.
 
         Yields:
             A piece and its frames ``(B, stop - start, D)``.
         """
         memory = self.code_out(z_q)
-        overlap = self.window_size + self.window_stride
+        overlap = self.window_size + self.window_stride + (self.decoder.reach or 0)
         for piece in self._pieces(num_frames, overlap):
             own = self._windows_around(piece, num_frames, z_q.shape[1])
             times = torch.arange(piece.low, piece.high, device=z_q.device)
-            queries = self._queries(times, num_frames).expand(len(z_q), -1, -1)
+            queries = self._queries(clock + times, num_frames).expand(len(z_q), -1, -1)
             if self.overlap_add is not None:
                 queries = queries + self.overlap_add(
                     z_q[:, own],
@@ -389,18 +398,20 @@ class DocumentRQVAE(nn.Module):
             h = self.decoder(
                 queries,
                 memory[:, own],
-                self._centres(z_q, num_frames, lengths)[..., own],
+                clock + self._centres(z_q, num_frames, lengths)[..., own],
                 window_mask=window_mask[:, own],
                 frame_mask=None if lengths is None else times < lengths[:, None],
-                first_frame=piece.low,
+                first_frame=clock + piece.low,
             )
             yield piece, self.output_head(h[:, piece.kept])
 
     def _train_batch(self, x: Tensor, mask: Tensor | None) -> Reconstruction:
-        z, window_mask = self._latents(x, mask)
+        # Crops may stem from anywhere: all of the clock is trained, not its beginning alone.
+        clock = torch.randint(max(self.max_seq_len - x.shape[1], 0) + 1, ()).to(x.device)
+        z, window_mask = self._latents(x, mask, clock)
         z_q, commitment, codes = self.rvq(z, window_mask)
         lengths = None if mask is None else _lengths(mask)
-        y = self._decode(z_q, window_mask, x.shape[1], lengths)
+        y = self._decode(z_q, window_mask, x.shape[1], lengths, clock)
         return self._compare(x, mask, y, lengths, commitment, (codes, z, z_q, window_mask))
 
     @torch.no_grad()
@@ -452,9 +463,11 @@ class DocumentRQVAE(nn.Module):
             kept = kept & (torch.arange(y.shape[1], device=y.device) < lengths[:, None])
         return self.standardisation.undo(y).masked_fill(~kept[..., None], 0.0)
 
-    def _latents(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _latents(
+        self, x: Tensor, mask: Tensor | None, clock: Tensor | int = 0
+    ) -> tuple[Tensor, Tensor]:
         """Gives what is quantised of documents, ``(B, N, V)`` float32, and ``(B, N)``."""
-        frames = self._encode(x, mask)  # (B, T, C)
+        frames = self._encode(x, mask, clock)  # (B, T, C)
         if self.is_global:
             pooled = self.pooling(frames, mask)[:, None]
             window_mask = x.new_ones(len(x), 1, dtype=torch.bool)
@@ -469,8 +482,11 @@ class DocumentRQVAE(nn.Module):
             z = F.layer_norm(z, z.shape[-1:])
         return z.masked_fill(~window_mask[..., None], 0.0), window_mask
 
-    def _encode(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Gives the latent of every frame, ``(B, T, C)``, zeros where masked."""
+    def _encode(self, x: Tensor, mask: Tensor | None, clock: Tensor | int) -> Tensor:
+        """Gives the latent of every frame, ``(B, T, C)``, zeros where masked.
+
+        The clock is the time of the first frame.
+        """
         encoder = self.encoder_transformer
         if x.shape[1] > self.max_seq_len and encoder.reach is None:
             raise ValueError(
@@ -483,7 +499,7 @@ class DocumentRQVAE(nn.Module):
             own = None if mask is None else mask[:, piece.low : piece.high]
             h = self.standardisation(x[:, piece.low : piece.high], own)
             h = self.input_norm(self.input_proj(h))
-            times = torch.arange(piece.low, piece.high, device=x.device)
+            times = clock + torch.arange(piece.low, piece.high, device=x.device)
             h = h + sinusoidal_positions(times, h.shape[-1]).to(h.dtype)
             h = self.feature_norm(encoder(h, own))
             h = h if own is None else h.masked_fill(~own[..., None], 0.0)
@@ -491,10 +507,15 @@ class DocumentRQVAE(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def _decode(
-        self, z_q: Tensor, window_mask: Tensor, num_frames: int, lengths: Tensor | None = None
+        self,
+        z_q: Tensor,
+        window_mask: Tensor,
+        num_frames: int,
+        lengths: Tensor | None = None,
+        clock: Tensor | int = 0,
     ) -> Tensor:
         """Gives the pieces of :meth:`decoded_pieces` in one, ``(B, T, D)`` float32."""
-        parts = [y for _, y in self.decoded_pieces(z_q, window_mask, num_frames, lengths)]
+        parts = [y for _, y in self.decoded_pieces(z_q, window_mask, num_frames, lengths, clock)]
         return (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).float()
 
     def _pieces(self, num_frames: int, overlap: int) -> list[Piece]:
@@ -523,7 +544,7 @@ class DocumentRQVAE(nn.Module):
         table = self.positional_queries
         channels = table.shape[-1]
         if num_frames <= self.max_seq_len:
-            learned = table[:, int(times[0]) : int(times[0]) + len(times)]
+            learned = table[:, times]
         else:
             place = ((times + 0.5) * (self.max_seq_len / num_frames) - 0.5).clamp_min(0)
             before = place.long()

@@ -57,6 +57,8 @@ def add_config(cfg: CfgNode) -> None:
     node.QUANTIZER_DROPOUT = 0.0  # probability that a batch uses a random number of levels
 
     # Decoder.
+    # Frames to each side that the decoder's self-attention sees; 0: all that are decoded at once.
+    node.DECODER_CONTEXT = 0
     node.MEMORY_POSITIONS = True  # tell the decoder where the windows are; the sketch did not
     node.LOCAL_MEMORY = False  # a frame sees only windows within WINDOW_SIZE + WINDOW_STRIDE of it
     node.OVERLAP_ADD = False  # start the decoder from frames laid out by every window

@@ -32,6 +32,7 @@ class MultiWindowDecoder(nn.Module):
         dim_feedforward: inner width of the networks; 0 for 4 C.
         dropout: of attention weights and of what blocks add.
         memory_positions: whether windows have positions at all.
+        context: frames to each side that self-attention sees; 0 for all.
         memory_reach: frames between a frame and the middles of the windows it may read, at most; 0
             for all windows.
 
@@ -47,6 +48,7 @@ class MultiWindowDecoder(nn.Module):
         *,
         dim_feedforward: int = 0,
         dropout: float = 0.0,
+        context: int = 0,
         memory_positions: bool = True,
         memory_reach: float = 0.0,
     ) -> None:
@@ -60,7 +62,8 @@ class MultiWindowDecoder(nn.Module):
         blocks = range(num_layers // 2)
         self.memory_norm = nn.LayerNorm(latent_dim)
         self.self_attn_layers = nn.ModuleList(
-            SelfAttentionLayer(latent_dim, nhead, dropout=dropout, pre_norm=True) for _ in blocks
+            SelfAttentionLayer(latent_dim, nhead, dropout=dropout, pre_norm=True, radius=context)
+            for _ in blocks
         )
         self.cross_attn_layers = nn.ModuleList(
             CrossAttentionLayer(latent_dim, nhead, dropout=dropout, pre_norm=True) for _ in blocks
@@ -69,6 +72,8 @@ class MultiWindowDecoder(nn.Module):
             FFNLayer(latent_dim, hidden, dropout=dropout, pre_norm=True) for _ in blocks
         )
         self.norm = nn.LayerNorm(latent_dim)
+        # Frames to each side on which an output depends by self-attention; None: all.
+        self.reach = context * len(blocks) or None
         self.memory_positions = memory_positions
         self.memory_reach = memory_reach
 
@@ -80,7 +85,7 @@ class MultiWindowDecoder(nn.Module):
         *,
         window_mask: Tensor | None = None,
         frame_mask: Tensor | None = None,
-        first_frame: int = 0,
+        first_frame: int | Tensor = 0,
     ) -> Tensor:
         """Runs the blocks.
 

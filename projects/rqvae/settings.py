@@ -68,6 +68,7 @@ def settings_of(cfg: CfgNode) -> dict[str, Any]:
         "window_projection": node.WINDOW_PROJECTION,
         "dim_feedforward": node.DIM_FEEDFORWARD,
         "encoder_context": node.ENCODER_CONTEXT,
+        "decoder_context": node.DECODER_CONTEXT,
         "memory_positions": node.MEMORY_POSITIONS,
         "local_memory": node.LOCAL_MEMORY,
         "overlap_add": node.OVERLAP_ADD,
