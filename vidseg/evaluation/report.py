@@ -26,6 +26,7 @@ __all__ = [
     "write_metrics",
     "write_per_class",
     "write_results",
+    "write_text",
     "write_zip",
 ]
 
@@ -72,13 +73,18 @@ def percent_metrics(scores: YTVISScores, *, per_class: bool = True) -> dict[str,
 
 
 def write_metrics(path: Path, metrics: Mapping[str, float]) -> None:
-    """Writes flat metrics as json; what is undefined becomes null.
+    """Writes flat metrics as json; what is undefined or infinite becomes null.
 
     Raises:
         DataError: if the file cannot be written (also for the other writers below).
     """
-    flat = {name: None if math.isnan(value) else value for name, value in metrics.items()}
+    flat = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
     _write(path, lambda file: file.write((json.dumps(flat, indent=2) + "\n").encode()))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file of text."""
+    _write(path, lambda file: file.write(text.encode()))
 
 
 def write_per_class(path: Path, scores: YTVISScores) -> None:
@@ -91,7 +97,7 @@ def write_per_class(path: Path, scores: YTVISScores) -> None:
         values = [100 * scores.value(metric, category=index) for metric in scores.metrics]
         cells = ["" if math.isnan(value) else f"{value:.4f}" for value in values]
         writer.writerow([category_id, name, *cells])
-    _write(path, lambda file: file.write(text.getvalue().encode()))
+    write_text(path, text.getvalue())
 
 
 def write_results(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
