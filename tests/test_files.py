@@ -10,7 +10,14 @@ from typing import BinaryIO
 import pytest
 
 from vidseg.errors import DataError
-from vidseg.files import Draft, draft_suffix, read_json, remove_stale_drafts, write_atomically
+from vidseg.files import (
+    Draft,
+    draft_suffix,
+    read_json,
+    remove_stale_drafts,
+    write_atomically,
+    write_folder,
+)
 
 
 def test_written_file_replaces_the_old_one(tmp_path: Path) -> None:
@@ -78,3 +85,29 @@ def test_what_is_wrong_with_json_is_told_in_one_sentence(
 def test_folder_is_no_json(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"file .* cannot be read: Is a directory"):
         read_json(tmp_path)
+
+
+def test_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    stale = tmp_path / "sets" / ".set.x.999999999.tmp"
+    stale.mkdir(parents=True)
+
+    def fail(draft: Path) -> None:
+        (draft / "half").write_text("")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(tmp_path / "sets" / "set", fail)
+    assert not list((tmp_path / "sets").iterdir())
+    write_folder(tmp_path / "sets" / "set", lambda draft: (draft / "a").write_text("first"))
+    write_folder(tmp_path / "sets" / "set", fail)  # what is there stays, and nothing is made
+    assert (tmp_path / "sets" / "set" / "a").read_text() == "first"
+
+
+def test_simultaneous_run_may_be_quicker(tmp_path: Path) -> None:
+    def write(draft: Path) -> None:
+        (tmp_path / "set").mkdir()
+        (tmp_path / "set" / "a").write_text("theirs")
+        (draft / "a").write_text("ours")
+
+    write_folder(tmp_path / "set", write)
+    assert [path.read_text() for path in tmp_path.rglob("a")] == ["theirs"]

@@ -53,7 +53,7 @@ _PREFERRED_WORDS = 5  # per topic
 _PREFERENCE = 0.8  # share of the words of a document that its topic chooses
 
 _NUM_SPEAKERS = 30
-_SPEAKER_OFFSET = 0.3  # standard deviations, in those of the clean features
+_SPEAKER_OFFSET = 0.3  # standard deviation; that of clean features is about 1.2
 _SPEAKER_GAIN = 0.15
 _NOISE = 0.25
 _JITTER = 0.15  # of the logarithms of speed and amplitude

@@ -83,6 +83,36 @@ def test_unknown_name_gives_the_nearest() -> None:
         DatasetCatalog.resolve("nowhere.json")
 
 
+def test_unknown_name_has_projects_loaded_and_known_ones_have_not() -> None:
+    asked = []
+
+    def load(catalog: Catalog, name: str) -> list[str]:
+        asked.append(name)
+        catalog.register("of_a_project", Records)
+        return ["plugin 'other' failed to import"]
+
+    catalog = Catalog(on_miss=load)
+    catalog.register("mine", Records)
+    assert catalog.resolve("mine") == "mine"
+    with pytest.raises(DataError, match="no such file: nowhere/"):
+        catalog.resolve("nowhere/a.json")
+    assert not asked
+    assert catalog.resolve("of_a_project") == "of_a_project"
+    assert catalog.resolve("of_a_project") == "of_a_project"
+    assert asked == ["of_a_project"]
+    with pytest.raises(DataError, match=r"nearest: of_a_project; or give .*; plugin 'other' fail"):
+        catalog.resolve("of_a_projekt")
+
+
+def test_files_know_better_than_the_registration() -> None:
+    catalog = Catalog()
+    records = Records([{}], about={"item": "document", "topics": ["a"], "feature_dim": 3})
+    catalog.register("mine", lambda: records, item="video")
+    assert catalog.registered("mine").item == "video"
+    known = catalog.metadata("mine")
+    assert (known.item, known.topics, known.feature_dim) == ("document", ["a"], 3)
+
+
 def test_path_is_a_name(small_set) -> None:
     name = DatasetCatalog.resolve(str(small_set.path))
     assert len(DatasetCatalog.get(name)) == 2

@@ -252,6 +252,7 @@ def _solver() -> CfgNode:
 
 def _test() -> CfgNode:
     node = CfgNode()
+    node.EVALUATOR = ""  # name in EVALUATOR_REGISTRY; "" for the one that each data set names
     node.EVAL_PERIOD = 0  # iterations between evaluations; 0 only at the end
     node.EXPECTED_RESULTS = []  # [task, metric, value, tolerance] checked after evaluation
     node.BEST_METRIC = ""  # e.g. segm/AP: its best checkpoints are kept; "" for none

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .catalog import DatasetCatalog, Metadata, Record, Records, dataset_root
+from .catalog import DatasetCatalog, Metadata, Record, Records, dataset_root, is_path
 from .ytvis import load_ytvis_json
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         build_pass_loader,
         build_test_loader,
         build_train_loader,
+        check_mappers,
         check_num_classes,
     )
     from .mappers import DATASET_MAPPER_REGISTRY
@@ -37,8 +38,10 @@ __all__ = [
     "build_pass_loader",
     "build_test_loader",
     "build_train_loader",
+    "check_mappers",
     "check_num_classes",
     "dataset_root",
+    "is_path",
     "load_frames",
     "load_ytvis_json",
 ]
@@ -50,6 +53,7 @@ _WITH_TORCH = {
         "build_pass_loader",
         "build_test_loader",
         "build_train_loader",
+        "check_mappers",
         "check_num_classes",
     ),
     "mappers": ("DATASET_MAPPER_REGISTRY",),

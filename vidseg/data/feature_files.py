@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +80,8 @@ def read_features(
         rows = (content.T if transposed else content)[start:stop]
         with np.errstate(over="ignore"):  # what is too large for float32 becomes inf, and is told
             return np.array(rows, dtype=np.float32, order="C")
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _unreadable(path, error) from None
+    except Exception as error:
+        raise _unreadable(path, error) from error
 
 
 def _shape(array: _Array, path: str | Path, transposed: bool) -> tuple[int, int]:
@@ -108,11 +107,14 @@ def _open(path: Path, key: str) -> _Array:
         return read(path, key)
     except FileNotFoundError:
         raise DataError(f"the feature file {path} is missing") from None
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-        raise _unreadable(path, error) from None
+    except DataError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from error
 
 
 def _unreadable(path: str | Path, error: Exception) -> DataError:
+    """Gives the message; a damaged file makes the parsers raise whatever they come upon."""
     reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or "it is empty"
     return DataError(f"{path} cannot be read, it may be damaged or incomplete: {reason}")
 

@@ -30,7 +30,7 @@ __all__ = [
     "build_pass_loader",
     "build_test_loader",
     "build_train_loader",
-    "check_kind",
+    "check_mappers",
     "check_num_classes",
     "test_mapper_kind",
 ]
@@ -71,7 +71,7 @@ def build_train_loader(
     pools, mappers = [], []
     for setting in settings:
         records = DatasetCatalog.get(setting.name)
-        check_kind(setting.name, setting.kind)
+        _check_kind(setting.name, setting.kind, "DATASET_TYPE")
         mapping = None
         if setting.need_map:
             mapping = category_map(DatasetCatalog.metadata(setting.name), target)
@@ -133,7 +133,7 @@ def build_test_loader(
 
     on_failure = None if on_damaged is None else report
     kind = test_mapper_kind(cfg, name)
-    check_kind(name, kind, "DATASET_TYPE_TEST")
+    _check_kind(name, kind, "DATASET_TYPE_TEST")
     mapper = build_mapper(cfg, kind, is_train=False)
     source = VideoSource(records, mapper, records.damaged)
     # An inherited method would bypass what a derived mapper does to test samples.
@@ -200,17 +200,20 @@ def check_num_classes(cfg: Any, name: str) -> None:
         )
 
 
-def check_kind(name: str, kind: str, key: str = "DATASET_TYPE") -> None:
-    """Checks that a mapper can read the records of a data set.
-
-    Args:
-        name: of the data set.
-        kind: of the mapper.
-        key: of DATASETS that names the mapper, for the message.
+def check_mappers(cfg: Any) -> None:
+    """Checks that every data set has a mapper that can read its records.
 
     Raises:
-        ConfigError: if the set holds features and the mapper reads frames, or the other way round.
+        ConfigError: if a set holds features and its mapper reads frames, or the other way round.
     """
+    for setting in _train_settings(cfg) if cfg.DATASETS.TRAIN else ():
+        _check_kind(setting.name, setting.kind, "DATASET_TYPE")
+    for name in cfg.DATASETS.TEST:
+        _check_kind(name, test_mapper_kind(cfg, name), "DATASET_TYPE_TEST")
+
+
+def _check_kind(name: str, kind: str, key: str) -> None:
+    """Checks one of them; ``key`` of DATASETS names the mapper."""
     holds = "features" if DatasetCatalog.metadata(name).feature_dim else "frames"
     reads = mapper_class(kind).reads
     if reads != holds:

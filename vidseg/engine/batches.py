@@ -88,9 +88,9 @@ def seed_iteration(seed: int, rank: int, iteration: int) -> None:
 
 
 def describe_sample(sample: Sample) -> str:
-    """Names a sample so that a person finds it: video, first file, frames."""
+    """Names a sample so that a person finds it: video or document, first file, frames."""
     files = sample.get("file_names") or [""]
-    return (
-        f"video {sample.get('video_id', '?')}, {files[0]}, "
-        f"frames {list(sample.get('frame_indices', []))}"
-    )
+    item = "document" if "features" in sample else "video"
+    frames = sample.get("frame_indices", [])
+    shown = f"{frames[0]} to {frames[-1]}" if isinstance(frames, range) else list(frames)
+    return f"{item} {sample.get('video_id', '?')}, {files[0]}, frames {shown}"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from vidseg.data.catalog import DatasetCatalog, is_path
 from vidseg.errors import DataError, UserError
 from vidseg.evaluation import ResultStore
 from vidseg.evaluation.base import run_on_main
@@ -156,11 +157,11 @@ def check_whole(output_dir: str | Path, metrics: Mapping[str, Mapping[str, float
 def inference_dir(output_dir: str | Path, dataset_name: str) -> Path:
     """Gives the folder for what is inferred on a data set.
 
-    A path is named by its file and the folder that holds it: files of the same name, one for each
-    split, are usual.
+    A path is named by its last part and the folder that holds it: files of the same name, one for
+    each split, are usual.
     """
     name = dataset_name
-    if dataset_name.endswith(".json"):
+    if is_path(dataset_name):
         path = Path(dataset_name).resolve()
         name = "_".join(part for part in (path.parent.name, path.stem) if part)
     return Path(output_dir) / "inference" / name
@@ -241,20 +242,23 @@ def _open(store: ResultStore, cfg: CfgNode, model: nn.Module, name: str) -> set[
             store.open(fingerprint)
         barrier()
     finished = {key for held in gather(list(store)) for key in held}
+    item = DatasetCatalog.metadata(name).item
     if num_removed:
         logger.warning(
-            "%s: starting anew; %d videos of an evaluation that was not completed are dropped, "
+            "%s: starting anew; %d %ss of an evaluation that was not completed are dropped, "
             "since then there changed: %s",
             name,
             num_removed,
+            item,
             describe_differences(tuple(changed)),
         )
     elif finished:
         logger.info(
-            "%s: going on with an evaluation that was not completed: %d videos are finished "
+            "%s: going on with an evaluation that was not completed: %d %ss are finished "
             "(remove %s to run them again)",
             name,
             len(finished),
+            item,
             store.directory,
         )
     return finished
@@ -272,9 +276,11 @@ def _predict(
     """Has this rank's videos predicted and kept; ``damaged`` gets the ids of bad ones."""
     from vidseg.data import build_test_loader
 
+    item = DatasetCatalog.metadata(name).item
+
     def leave_out(video_id: Any, reason: str) -> None:
         damaged[video_id] = reason
-        logger.warning("%s: video %s is left out: %s", name, video_id, reason)
+        logger.warning("%s: %s %s is left out: %s", name, item, video_id, reason)
 
     loader = build_test_loader(
         cfg,
@@ -285,7 +291,7 @@ def _predict(
     )
     precision = Precision.from_config(cfg, next(model.parameters()).device)
     with _evaluating(model), torch.no_grad():
-        for samples in _progress(loader, name):
+        for samples in _progress(loader, name, item):
             if before_video is not None:
                 before_video()
             try:
@@ -303,6 +309,7 @@ def _report_damaged(directory: Path, name: str, damaged: Mapping[Any, str]) -> N
     if not damaged:
         path.unlink(missing_ok=True)
         return
+    item = DatasetCatalog.metadata(name).item
     rows = {str(key): damaged[key] for key in sorted(damaged, key=str)}
     content = json.dumps(rows, indent=2, ensure_ascii=False).encode()
     write_atomically(path, lambda file: file.write(content))
@@ -312,9 +319,11 @@ def _report_damaged(directory: Path, name: str, damaged: Mapping[Any, str]) -> N
         text = json.dumps(marked, indent=2).encode()
         write_atomically(metrics, lambda file: file.write(text))
     logger.warning(
-        "%s: %d damaged videos count as videos without predictions\n%s",
+        "%s: %d damaged %ss count as %ss without predictions\n%s",
         name,
         len(damaged),
+        item,
+        item,
         "\n".join(f"  {key}: {reason}" for key, reason in rows.items()),
     )
 
@@ -329,29 +338,38 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def _progress(loader: Iterable[list[Any]], name: str) -> Iterator[list[Any]]:
+def _progress(loader: Iterable[list[Any]], name: str, item: str) -> Iterator[list[Any]]:
     """Passes the samples on, showing a bar on a terminal and lines elsewhere, and the speed."""
     total = len(loader) if isinstance(loader, Sized) else None
     if sys.stderr.isatty() and is_main():
         from tqdm import tqdm
 
-        loader = tqdm(loader, total=total, desc=f"evaluating {name}", unit="video")
+        loader = tqdm(loader, total=total, desc=f"evaluating {name}", unit=item)
     started = shown = time.perf_counter()
     count = num_frames = 0
     for samples in loader:
         yield samples
         count += len(samples)
-        num_frames += sum(len(sample["frames"]) for sample in samples if "frames" in sample)
+        num_frames += sum(len(_frames(sample)) for sample in samples)
         now = time.perf_counter()
         if now - shown > _LOG_SECONDS:
             shown = now
-            logger.info("%s: video %d of %s", name, count, total if total is not None else "?")
+            shown_total = total if total is not None else "?"
+            logger.info("%s: %s %d of %s", name, item, count, shown_total)
     seconds = time.perf_counter() - started
     logger.info(
-        "%s: %d videos in %.1f s (%.3f s per video, %.1f frames per second)",
+        "%s: %d %ss in %.1f s (%.3f s per %s, %.1f frames per second)",
         name,
         count,
+        item,
         seconds,
         seconds / max(count, 1),
+        item,
         num_frames / max(seconds, 1e-9),
     )
+
+
+def _frames(sample: Mapping[str, Any]) -> Sized:
+    """Gives what a model sees of a sample, frame by frame."""
+    frames: Sized = sample.get("frames", sample.get("features", ()))
+    return frames

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 import vidseg
+from vidseg.evaluation.base import evaluator_name
 
 from .run_dir import flat_config
 
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
+    from vidseg.data import Metadata
 
 __all__ = ["take_fingerprint", "weights_digest"]
 
@@ -47,12 +50,13 @@ _BOUNDS = (".TEST.WINDOW_SIZE", ".MEMORY_MB")
 def take_fingerprint(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict[str, Any]:
     """Collects what predictions depend on: weights, config, data set, device and versions.
 
-    The pixels of the frames are not looked at.
+    The pixels of the frames are not looked at; of feature files, path, size and time of the last
+    change count instead of their bytes.
 
     Args:
         cfg: of the run.
         model: with the weights to evaluate.
-        dataset_name: of the catalog, or the path of a json file.
+        dataset_name: of the catalog, or a path.
 
     Returns:
         Values as plain json by a name for messages: a config key, or some words.
@@ -68,9 +72,9 @@ def take_fingerprint(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict[
     }
     return {
         "the weights": weights_digest(model),
-        "the data set": _dataset_digest(dataset_name, metadata.json_file),
+        "the data set": _dataset_digest(dataset_name, metadata),
         "the folder of the frames": metadata.image_root,
-        "the evaluator": [metadata.evaluator, list(metadata.category_ids)],
+        "the evaluator": [evaluator_name(cfg, metadata), list(metadata.category_ids)],
         "the mapper": test_mapper_kind(cfg, dataset_name),
         "the kind of device": next(model.parameters()).device.type,
         "the code": _code_digest(model),
@@ -107,15 +111,28 @@ def _code_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _dataset_digest(name: str, json_file: str) -> str:
+def _dataset_digest(name: str, metadata: Metadata) -> str:
     from vidseg.data import DatasetCatalog
 
     digest = hashlib.sha256()
-    if json_file and Path(json_file).is_file():
+    json_file = metadata.json_file
+    # The records of documents hold what files beside the index say, such as labels.
+    if json_file and Path(json_file).is_file() and not metadata.feature_dim:
         with open(json_file, "rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
-    else:
-        for record in DatasetCatalog.read(name):
-            digest.update(json.dumps(record, default=str, sort_keys=True).encode())
+        return digest.hexdigest()
+    for record in DatasetCatalog.read(name):
+        digest.update(json.dumps(record, default=str, sort_keys=True).encode())
+        if metadata.feature_dim:
+            digest.update(str([_file_state(path) for path in record["file_names"]]).encode())
     return digest.hexdigest()
+
+
+def _file_state(path: str) -> tuple[int, int]:
+    """Gives size and time of the last change, zeros if there is no such file."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return 0, 0
+    return state.st_size, state.st_mtime_ns

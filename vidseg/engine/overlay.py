@@ -17,12 +17,19 @@ from .precision import Precision
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
 
-__all__ = ["write_overlay"]
+__all__ = ["can_draw", "write_overlay"]
 
 _MIN_SCORE = 0.3
 _MIN_SIDE = 384  # labels cover frames that are much smaller
 
 logger = logging.getLogger(__name__)
+
+
+def can_draw(dataset_name: str) -> bool:
+    """Tells whether a data set has frames to draw on, and not features only."""
+    from vidseg.data import DatasetCatalog
+
+    return not DatasetCatalog.metadata(dataset_name).feature_dim
 
 
 def write_overlay(
@@ -33,7 +40,7 @@ def write_overlay(
     Args:
         cfg: of the run.
         model: gives ``VideoInstances`` in eval mode.
-        dataset_name: of the catalog, or the path of a json file.
+        dataset_name: of the catalog, or a path.
         output_dir: run directory.
 
     Returns:

@@ -7,7 +7,7 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,12 @@ from torch import nn
 import vidseg
 from vidseg.files import make_folder
 
+from .data_checks import check_feature_dim
 from .distributed import rank, world_size
 
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
+    from vidseg.data import Metadata, Records
 
 __all__ = ["describe_data", "describe_environment", "describe_model", "log_to"]
 
@@ -128,7 +130,7 @@ def describe_data(cfg: CfgNode) -> str:
     """Gives sizes and classes of the data sets, one line each; loads them.
 
     Raises:
-        UserError: if a data set is missing or has more classes than the model.
+        UserError: if a data set is missing, or has more classes or another width than the model.
     """
     from vidseg.data import DatasetCatalog, check_num_classes
 
@@ -136,15 +138,30 @@ def describe_data(cfg: CfgNode) -> str:
     for purpose, names in (("train", cfg.DATASETS.TRAIN), ("test", cfg.DATASETS.TEST)):
         for name in names:
             records = DatasetCatalog.read(name) if purpose == "test" else DatasetCatalog.get(name)
-            classes = DatasetCatalog.metadata(name).classes
-            shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
             lines.append(
-                f"{purpose} {name}: {len(records)} videos, {len(classes)} classes: {shown}"
+                f"{purpose} {name}: {_describe_set(records, DatasetCatalog.metadata(name))}"
             )
             if purpose == "test":
                 check_num_classes(cfg, name)
+                check_feature_dim(cfg, name)
                 lines += _describe_damage(records.damaged)
     return "\n".join(lines)
+
+
+def _describe_set(records: Records, metadata: Metadata) -> str:
+    parts = [f"{len(records)} {metadata.item}s"]
+    if metadata.feature_dim:
+        num_frames = sum(record["length"] for record in records)
+        parts.append(f"{num_frames:,} frames of {metadata.feature_dim} features")
+    if metadata.topics:
+        parts.append(f"{len(metadata.topics)} topics: {_some(metadata.topics)}")
+    if metadata.classes or not metadata.feature_dim:
+        parts.append(f"{len(metadata.classes)} classes: {_some(metadata.classes)}")
+    return ", ".join(parts)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
 def _describe_damage(damaged: Mapping[Any, str]) -> list[str]:

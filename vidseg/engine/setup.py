@@ -21,6 +21,7 @@ from vidseg.files import make_folder
 
 from .build import build_initial_model, build_trainer, configure_torch, resolve_seed, scaled
 from .chain import Stage
+from .data_checks import check_feature_dim
 from .distributed import barrier, is_main, local_rank, process_group
 from .ema import EmaHook
 from .evaluate import (
@@ -34,7 +35,7 @@ from .evaluate import (
 )
 from .evaluation_hooks import EvaluationHook
 from .host_memory import keep_freed_memory
-from .overlay import write_overlay
+from .overlay import can_draw, write_overlay
 from .report import describe_data, describe_environment, describe_model, log_to
 from .run_dir import RunDirectory, RunState, describe_differences, locked
 from .signals import Interrupted, StopSignals
@@ -143,17 +144,19 @@ def _check_data(unfinished: Sequence[Stage]) -> None:
 
     Files that are given by path are read; those of known data sets only have to be there.
     """
-    from vidseg.data import DatasetCatalog, check_num_classes
+    from vidseg.data import DatasetCatalog, check_mappers, check_num_classes, is_path
 
     for stage in unfinished:
         with _naming(stage):
             node = stage.cfg.DATASETS
             for name in (*node.TRAIN, *node.TEST):
                 DatasetCatalog.require(name)
-                if name in node.TRAIN and name.endswith(".json"):
+                if name in node.TRAIN and is_path(name):
                     DatasetCatalog.get(name)  # training does not do without a frame
+                check_feature_dim(stage.cfg, name)
                 if not any(node.DATASET_NEED_MAP):  # else training has fewer classes than its data
                     check_num_classes(stage.cfg, name)
+            check_mappers(stage.cfg)
 
 
 def _check_models(unfinished: Sequence[Stage]) -> None:
@@ -205,14 +208,15 @@ def _run_stage(
     if state.trained >= 0:  # the videos may have been repaired since
         metrics = {name: flat for name, flat in metrics.items() if not is_incomplete(flat)}
     missing = [name for name in cfg.DATASETS.TEST if name not in metrics]
-    if missing or (is_last and cfg.DATASETS.TEST and not _overlays(stage)):
+    shows = is_last and bool(cfg.DATASETS.TEST) and can_draw(cfg.DATASETS.TEST[0])
+    if missing or (shows and not _overlays(stage)):
         model = model or build_initial_model(cfg, directory.checkpointer.final_path)
         for name in missing:
             metrics[name] = _evaluate(cfg, model, name)
             if is_main():
                 directory.write_metrics(iteration, metrics)
             forget_videos(cfg.OUTPUT_DIR, {name: metrics[name]})
-        if is_last and is_main():
+        if shows and is_main():
             write_overlay(cfg, model, cfg.DATASETS.TEST[0], stage.output_dir)
     metrics = {name: metrics.get(name, {}) for name in cfg.DATASETS.TEST}
     if is_main():
@@ -298,7 +302,7 @@ def _is_occupied(directory: Path) -> bool:
 
 
 def _evaluate_only(stage: Stage) -> None:
-    from vidseg.data import check_num_classes
+    from vidseg.data import check_mappers, check_num_classes
 
     cfg = scaled(stage.cfg)
     cfg.SEED = resolve_seed(cfg)
@@ -314,6 +318,8 @@ def _evaluate_only(stage: Stage) -> None:
     with log_to(stage.output_dir):
         for name in cfg.DATASETS.TEST:
             check_num_classes(cfg, name)
+            check_feature_dim(cfg, name)
+        check_mappers(cfg)
         model = build_initial_model(cfg, weights, complete=True)
         logger.info(describe_environment(next(model.parameters()).device))
         logger.info(describe_model(cfg.MODEL.META_ARCHITECTURE, model))

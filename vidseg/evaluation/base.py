@@ -21,6 +21,7 @@ __all__ = [
     "Metrics",
     "build_evaluator",
     "collect_on_main",
+    "evaluator_name",
     "gather_on_main",
     "run_on_main",
 ]
@@ -137,7 +138,7 @@ def build_evaluator(
 
     Args:
         cfg: of the run.
-        dataset_name: of the catalog, or the path of a json file.
+        dataset_name: of the catalog, or a path.
         output_dir: folder for the files of this evaluation, created when they are written.
 
     Raises:
@@ -146,13 +147,19 @@ def build_evaluator(
     from vidseg.data import DatasetCatalog  # on demand: files are scored without torch
 
     metadata = DatasetCatalog.metadata(dataset_name)
-    if not metadata.evaluator:
+    name = evaluator_name(cfg, metadata)
+    if not name:
         raise ConfigError(
-            f"{dataset_name} cannot be scored: it has no evaluator, like all sets of pictures; "
-            "name a video data set in DATASETS.TEST"
+            f"{dataset_name} cannot be scored: it has no evaluator, like all sets of pictures or "
+            "features; name a video data set in DATASETS.TEST, or an evaluator in TEST.EVALUATOR"
         )
-    evaluator = EVALUATOR_REGISTRY.get(metadata.evaluator)
+    evaluator = EVALUATOR_REGISTRY.get(name)
     return evaluator(**evaluator.from_config(cfg, metadata, Path(output_dir)))
+
+
+def evaluator_name(cfg: CfgNode, metadata: Metadata) -> str:
+    """Gives the evaluator of a data set: what the config names, else the set's own, else ``""``."""
+    return str(cfg.TEST.EVALUATOR or metadata.evaluator)
 
 
 def collect_on_main(results: MutableMapping[Any, Any]) -> None:
