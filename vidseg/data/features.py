@@ -204,7 +204,7 @@ def _look_at_files(
             "item": "document",
             "topics": list(topics),
             "feature_dim": feature_dim,
-            "image_root": str(origin if origin.is_dir() else origin.parent),
+            "image_root": str((origin if origin.is_dir() else origin.parent).absolute()),
         },
     )
 
