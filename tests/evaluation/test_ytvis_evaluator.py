@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from vidseg import rle
+from vidseg.config import get_cfg
 from vidseg.errors import DataError, UserError
 from vidseg.evaluation import (
     EVALUATOR_REGISTRY,
@@ -236,7 +237,7 @@ def test_the_data_set_decides_on_the_evaluator(
         name="boxes", evaluator="ytvis", json_file=str(gt), category_ids=[10, 20, 30, 40]
     )
     monkeypatch.setattr(DatasetCatalog, "metadata", lambda name: metadata)
-    cfg: Any = None
+    cfg = get_cfg()
     evaluator = build_evaluator(cfg, "boxes", tmp_path / "out")
     assert isinstance(evaluator, EVALUATOR_REGISTRY.get("ytvis"))
     assert run(evaluator, {video: predict(video) for video in range(3)})["AP"] == pytest.approx(100)
@@ -244,8 +245,12 @@ def test_the_data_set_decides_on_the_evaluator(
     with pytest.raises(UserError, match="EVALUATOR 'ytvos' is not registered; nearest: ytvis"):
         build_evaluator(cfg, "boxes", tmp_path / "out")
     metadata.evaluator = ""
-    with pytest.raises(UserError, match=r"^boxes cannot be scored: .* DATASETS\.TEST$"):
+    with pytest.raises(UserError, match=r"^boxes cannot be scored: .* DATASETS\.TEST, or an .*"):
         build_evaluator(cfg, "boxes", tmp_path / "out")
+    cfg.TEST.EVALUATOR = "ytvis"  # has the last word
+    assert isinstance(
+        build_evaluator(cfg, "boxes", tmp_path / "out"), EVALUATOR_REGISTRY.get("ytvis")
+    )
 
 
 RANK_PROGRAM = """
