@@ -22,7 +22,8 @@ def kmeans(
     """Clusters vectors by Lloyd's algorithm from randomly drawn ones.
 
     A cluster that lost its last vector starts anew at every step, at a vector drawn in proportion
-    to its squared distance from its centroid (as in k-means++, Arthur and Vassilvitskii, 2007).
+    to its squared distance from its centroid. Drawing all of them like that (k-means++, Arthur and
+    Vassilvitskii, 2007) spends clusters on outliers: it used fewer codes, at a larger error.
 
     Args:
         vectors: ``(M, V)``, at least one.
@@ -42,8 +43,8 @@ def kmeans(
         centroids = sums / counts.clamp(min=1).unsqueeze(1)
         empty = counts == 0
         if empty.any():
-            errors = (vectors - centroids[labels]).square().sum(1)
             number = int(empty.sum())
+            errors = (vectors - centroids[labels]).square().sum(1)
             centroids[empty] = draw(vectors, number, errors, noise=noise, generator=generator)
     return centroids, torch.bincount(nearest(vectors, centroids), minlength=num_clusters)
 

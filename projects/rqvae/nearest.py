@@ -13,6 +13,7 @@ __all__ = ["nearest"]
 # Kernels of matrix products differ by the number of rows, and so do the last bits of a row. They do
 # not depend on where in the matrix the row stands, so that parts of one size settle it.
 _ROWS = 128
+_FOLDS = 16
 
 
 @torch.no_grad()
@@ -27,7 +28,7 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
         codebook: ``(K, V)`` of the same dtype.
 
     Returns:
-        ``(M,)`` indices, int64; the first one of several at the same distance.
+        ``(M,)`` indices, int64; any one of several at the same distance, always the same one.
     """
     offsets = codebook.square().sum(1).mul_(-0.5)
     found = vectors.new_empty(len(vectors), dtype=torch.int64)
@@ -37,5 +38,18 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
         if size < _ROWS:
             part = F.pad(part, (0, 0, 0, _ROWS - size))
         scores = onednn.linear(part, codebook, offsets)
-        found[start : start + size] = scores[:size].argmax(1)
+        found[start : start + size] = _argmax(scores[:size])
     return found
+
+
+def _argmax(scores: Tensor) -> Tensor:
+    """Gives ``argmax(1)``, on a CPU by the column of the maximum among a few rows of columns.
+
+    torch's goes through a row entry by entry, where ``amax`` uses vector instructions.
+    """
+    if scores.device.type != "cpu" or scores.shape[1] % _FOLDS:
+        return scores.argmax(1)
+    folded = scores.unflatten(1, (_FOLDS, -1))  # (n, folds, columns)
+    columns = folded.amax(1).argmax(1)
+    candidates = folded.gather(2, columns.view(-1, 1, 1).expand(-1, _FOLDS, 1)).squeeze(2)
+    return candidates.argmax(1).mul_(folded.shape[2]).add_(columns)
