@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vidseg.layers.attention import FFNLayer, SelfAttentionLayer
 
-__all__ = ["DocumentEncoder", "sinusoidal_positions"]
+__all__ = ["DocumentEncoder", "PositionalQueries", "sinusoidal_positions"]
 
 _TEMPERATURE = 10000.0
 
@@ -82,3 +82,37 @@ class DocumentEncoder(nn.Module):
         for attention, ffn in zip(self.attention_layers, self.ffn_layers, strict=True):
             x = ffn(attention(x, key_padding_mask=padding))
         return x
+
+
+class PositionalQueries(nn.Module):
+    """What a frame of the decoder starts from: its time, and a learned vector of its place.
+
+    Args:
+        length: of the learned table. That of a longer document is stretched.
+        latent_dim: C.
+    """
+
+    def __init__(self, length: int, latent_dim: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(length, latent_dim))
+        nn.init.trunc_normal_(self.table, std=0.02)
+
+    def forward(self, times: Tensor, num_frames: int) -> Tensor:
+        """Gives the queries of frames.
+
+        Args:
+            times: int64 ``(T,)``.
+            num_frames: of the whole document.
+
+        Returns:
+            ``(T, C)``.
+        """
+        length, channels = self.table.shape
+        if num_frames <= length:
+            learned = self.table[times]
+        else:
+            place = ((times + 0.5) * (length / num_frames) - 0.5).clamp_min(0)
+            before = place.long()
+            after = (before + 1).clamp_max(length - 1)
+            learned = torch.lerp(self.table[before], self.table[after], (place - before)[:, None])
+        return learned + sinusoidal_positions(times, channels)

@@ -96,7 +96,7 @@ class Fitting(nn.Module):
             nonlocal num_windows
             for sample, features, mask in _documents(model, batches):
                 with naming_document(sample):
-                    num_windows += model.count_windows(len(features))
+                    num_windows += model.grid.count(len(features))
                 yield features, mask
 
         model.standardisation.fit(documents())
@@ -109,7 +109,7 @@ class Fitting(nn.Module):
         vectors = [self.mean.new_zeros(0, len(self.mean))]
         num_seen = num_gathered = 0
         for sample, features, mask in _documents(model, batches):
-            num_seen += model.count_windows(len(features))
+            num_seen += model.grid.count(len(features))
             # Documents are taken evenly from the whole set, no more than are needed.
             if num_gathered * int(self.num_windows) >= self.min_vectors * num_seen:
                 continue
@@ -136,7 +136,7 @@ class Fitting(nn.Module):
 def _documents(
     model: Any, batches: Batches
 ) -> Iterator[tuple[dict[str, Any], Tensor, Tensor | None]]:
-    device = model.standardisation.mean.device
+    device = model.device
     for samples in batches():
         for sample in samples:
             features, mask = cut_document(*read_sample(sample, model.input_dim, device))

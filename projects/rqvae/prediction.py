@@ -24,14 +24,15 @@ def predict(model: Any, sample: dict[str, Any], head: Any = None) -> DocumentPre
 
     Args:
         model: a ``DocumentRQVAE`` or what offers the same: ``latents``, ``decoded_pieces``,
-            ``rvq``, ``standardisation``, ``code_statistics`` and the geometry of its windows.
+            ``rvq``, ``standardisation``, ``code_statistics``, ``window_size`` and so on,
+            ``device``, ``input_dim``, ``max_seq_len`` and ``bag_levels``.
         sample: with ``features`` ``(T, D)`` and perhaps ``mask`` ``(T,)``.
         head: of retrieval by attention, if there is one.
 
     Raises:
         DataError: if the features cannot be used; names the document.
     """
-    device = model.standardisation.mean.device
+    device = model.device
     features, mask = read_sample(sample, model.input_dim, device)
     with naming_document(sample):
         features, mask = cut_document(features, mask)
