@@ -179,7 +179,7 @@ class DocumentCodesEvaluator(Evaluator):
         """Sums errors over the frames that are nearest to the centre of each window."""
         centres = window_centres(num_windows, self._window, self._stride, self._mode)
         frames = torch.arange(len(errors), dtype=torch.float32)
-        position = torch.bucketize(frames, (centres[1:] + centres[:-1]) / 2)
+        position = torch.bucketize(frames, (centres[1:] + centres[:-1]) / 2, right=True)
         sums = torch.zeros(num_windows, dtype=torch.float64).index_add_(0, position, errors * mask)
         return sums, torch.bincount(position[mask], minlength=num_windows)
 

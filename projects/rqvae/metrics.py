@@ -97,7 +97,8 @@ def usage_by_position(
     total = np.bincount(where, weights=counts, minlength=num_positions).astype(np.float64)
     num_used = np.bincount(where, minlength=num_positions)
     share = counts / total[where]
-    entropy = np.bincount(where, weights=-share * np.log(share), minlength=num_positions)
+    terms = -share * np.log(share)
+    entropy = np.bincount(where, weights=terms, minlength=num_positions).astype(np.float64)
     top = np.full(num_positions, np.nan)
     np.fmax.at(top, where, share)
     entropy[total == 0] = np.nan

@@ -119,7 +119,7 @@ def dequantize(codes: Tensor, codebooks: Tensor) -> Tensor:
     total = codebooks.new_zeros(len(flat), codebooks.shape[-1])
     for level, column in enumerate(flat.unbind(-1)):
         total += codebooks[level][column.clamp_min(0)] * (column >= 0).unsqueeze(-1)
-    return total.view(*codes.shape[:-1], -1)
+    return total.view(*codes.shape[:-1], codebooks.shape[-1])
 
 
 def aggregate(
