@@ -17,6 +17,7 @@ from vidseg.engine.report import log_to
 from vidseg.engine.scalars import ScalarHistory
 from vidseg.engine.writers import JsonLinesWriter, TensorBoardWriter, open_all
 from vidseg.errors import ConfigError, UserError
+from vidseg.evaluation.base import headline_of
 
 
 def test_smoothing() -> None:
@@ -95,6 +96,18 @@ def test_table_shows_the_headline_metrics() -> None:
 
 def test_table_of_other_metrics() -> None:
     assert "FG-ARI" in format_table({"": {"discovery/FG-ARI": 0.5}})
+
+
+def test_an_evaluator_names_what_the_table_shows() -> None:
+    rows = {"": {"codes/AP": 5.0, "retrieval/B/recall@1": 0.25, "retrieval/C/recall@1": 0.5}}
+    table = format_table(rows, ("C/recall@1", "retrieval/B/recall@1", "codes/SNR"))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.split("\n")]
+    assert lines[0] == ["C/recall@1", "B/recall@1"]
+    assert lines[2] == ["0.50", "0.25"]
+
+
+def test_headline_of_a_data_set() -> None:
+    assert headline_of(get_cfg(), "ytvis_2019_val")[:2] == ("AP", "AP50")
 
 
 def test_flat_names() -> None:

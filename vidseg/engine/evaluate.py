@@ -19,7 +19,7 @@ from torch import nn
 from vidseg.data.catalog import DatasetCatalog, is_path
 from vidseg.errors import DataError, UserError
 from vidseg.evaluation import ResultStore
-from vidseg.evaluation.base import run_on_main
+from vidseg.evaluation.base import Evaluator, run_on_main
 from vidseg.files import read_json, write_atomically
 
 from .distributed import barrier, gather, is_main, rank, world_size
@@ -30,7 +30,6 @@ from .signals import Interrupted
 
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
-    from vidseg.evaluation import Evaluator
 
 __all__ = [
     "check_expected",
@@ -49,7 +48,6 @@ _LOG_SECONDS = 30.0
 _VIDEOS = "videos"  # folder of what is kept of each video until the evaluation is complete
 _DAMAGED = "damaged.json"
 _NUM_DAMAGED = "damaged/videos"  # flat name of a metric
-_HEADLINE = ("AP", "AP50", "AP75", "AR1", "AR10")
 
 
 def evaluate_model(
@@ -177,17 +175,20 @@ def flatten(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-def format_table(rows: Mapping[str, Mapping[str, float]]) -> str:
+def format_table(
+    rows: Mapping[str, Mapping[str, float]], headline: Sequence[str] = Evaluator.headline
+) -> str:
     """Formats the main metrics of one or several runs.
 
     Args:
         rows: label of the run to its flat metrics.
+        headline: which metrics these are, see ``Evaluator``.
     """
     from tabulate import tabulate
 
-    columns = _columns(list(rows.values()))
+    columns = _columns(list(rows.values()), headline)
     labelled = any(rows)
-    header = ["run"] * labelled + [name.rpartition("/")[2] for name in columns]
+    header = ["run"] * labelled + _titles(columns)
     body = [
         [label] * labelled + [_cell(metrics.get(name)) for name in columns]
         for label, metrics in rows.items()
@@ -217,11 +218,19 @@ def check_expected(cfg: CfgNode, metrics: Mapping[str, Mapping[str, float]]) -> 
                 raise error
 
 
-def _columns(rows: Sequence[Mapping[str, float]]) -> list[str]:
+def _columns(rows: Sequence[Mapping[str, float]], headline: Sequence[str]) -> list[str]:
     """Picks the headline metrics if there are any, else whatever there is."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    headline = [name for wanted in _HEADLINE for name in names if name.rpartition("/")[2] == wanted]
-    return headline or names[:8]
+    picked = [name for wanted in headline for name in names if f"/{name}".endswith(f"/{wanted}")]
+    return list(dict.fromkeys(picked)) or names[:8]
+
+
+def _titles(columns: Sequence[str]) -> list[str]:
+    """Shortens flat names to their ends, if these tell them apart, else by the task."""
+    ends = [name.rpartition("/")[2] for name in columns]
+    if len(set(ends)) == len(ends):
+        return ends
+    return [name.partition("/")[2] or name for name in columns]
 
 
 def _cell(value: float | None) -> str:

@@ -17,6 +17,7 @@ import torch
 
 from vidseg import plugins as plugin_finder
 from vidseg.errors import ConfigError, DataError, UserError
+from vidseg.evaluation.base import headline_of
 from vidseg.files import make_folder
 
 from .build import build_initial_model, build_trainer, configure_torch, resolve_seed, scaled
@@ -352,7 +353,8 @@ def _report_chain(stages: Sequence[Stage]) -> None:
             tables.setdefault(name, {})[stage.name] = metrics
     for name, rows in tables.items():
         if any(rows.values()):
-            logger.info("results on %s\n%s", name, format_table(rows))
+            headline = headline_of(stages[-1].cfg, name)
+            logger.info("results on %s\n%s", name, format_table(rows, headline))
     for path in _overlays(stages[-1]):
         logger.info("overlay video: %s", path)
 

@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from vidseg.errors import ConfigError
 from vidseg.registry import Registry
@@ -23,6 +23,7 @@ __all__ = [
     "collect_on_main",
     "evaluator_name",
     "gather_on_main",
+    "headline_of",
     "run_on_main",
 ]
 
@@ -52,9 +53,12 @@ class Evaluator(ABC):
     Attributes:
         results: what was encoded, by video id; whoever runs the evaluation may put another mapping
             here after ``reset``, such as a ``ResultStore``.
+        headline: metrics that a table of runs shows, by their flat names (``segm/AP``) or the ends
+            of these, in order; if none of them is there, whatever there is.
     """
 
     results: MutableMapping[Any, Any]
+    headline: ClassVar[tuple[str, ...]] = ("AP", "AP50", "AP75", "AR1", "AR10")
 
     @classmethod
     @abstractmethod
@@ -160,6 +164,18 @@ def build_evaluator(
 def evaluator_name(cfg: CfgNode, metadata: Metadata) -> str:
     """Gives the evaluator of a data set: what the config names, else the set's own, else ``""``."""
     return str(cfg.TEST.EVALUATOR or metadata.evaluator)
+
+
+def headline_of(cfg: CfgNode, dataset_name: str) -> tuple[str, ...]:
+    """Gives the metrics that a table of runs on a data set shows, see ``Evaluator``.
+
+    Raises:
+        UserError: if the data set or its evaluator is unknown.
+    """
+    from vidseg.data import DatasetCatalog  # on demand, as above
+
+    name = evaluator_name(cfg, DatasetCatalog.registered(dataset_name))
+    return EVALUATOR_REGISTRY.get(name).headline if name else Evaluator.headline
 
 
 def collect_on_main(results: MutableMapping[Any, Any]) -> None:
