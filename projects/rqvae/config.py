@@ -71,3 +71,9 @@ def add_config(cfg: CfgNode) -> None:
     # Retrieval.
     node.RETRIEVAL = CfgNode()
     node.RETRIEVAL.BAG_LEVELS = 2  # levels whose codes count in the bag of codes
+    node.RETRIEVAL.PROJECTION = True  # compare vectors of method C after a learned linear map
+    node.RETRIEVAL.TEMPERATURE = 0.1  # divides the cosines of the contrastive loss
+    node.RETRIEVAL.DOCUMENTS_PER_STEP = 256  # that the contrastive loss tells apart
+    # Parts of a document, up to half of it, between which the sizes of its two crops are drawn.
+    node.RETRIEVAL.MIN_CROP = 0.1
+    node.RETRIEVAL.MAX_CROP = 0.3

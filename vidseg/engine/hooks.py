@@ -95,7 +95,8 @@ class FittingHook(Hook):
     ``model.at_iteration(iteration, max_iter, batches)`` is called before every step, and once more
     when the last one is done, with ``iteration == max_iter``; evaluations and the checkpoint of
     that moment see what it did. Every call finds the random generators seeded for its iteration. A
-    resumed run does not repeat the call that its checkpoint holds already.
+    resumed run does not repeat the call that its checkpoint holds already, unless the model's
+    ``is_fitted`` is false: then what it fits is in no checkpoint.
 
     Args:
         batches: gives a pass over this rank's share of the training records.
@@ -121,10 +122,10 @@ class FittingHook(Hook):
 
     def after_step(self, trainer: Trainer) -> None:
         """Calls the model before the next step."""
-        if trainer.iteration == self.fitted_at:
+        model: Any = trainer.model
+        if trainer.iteration == self.fitted_at and getattr(model, "is_fitted", True):
             return
         seed_iteration(trainer.seed, rank(), trainer.iteration)
-        model: Any = trainer.model
         refitted = model.at_iteration(trainer.iteration, trainer.max_iter, self.batches)
         self.fitted_at = trainer.iteration
         if refitted and self.on_refit is not None:
