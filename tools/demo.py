@@ -94,11 +94,13 @@ def main(argv: list[str]) -> int:
     predictor = VideoPredictor.from_config(cfg, args.weights or None)
     if args.explain:
         predictor.check_explains()
-    inputs = [path for given in args.input for path in _expand(Path(given))]
+    from vidseg.video.images import list_videos, name_videos
+
+    inputs = [path for given in args.input for path in list_videos(Path(given))]
     failed = 0
-    for path, folder in zip(inputs, _folders(inputs, args.output), strict=True):
+    for path, name in zip(inputs, name_videos(inputs), strict=True):
         try:
-            print(_show(predictor, path, folder, args), flush=True)
+            print(_show(predictor, path, args.output / name, args), flush=True)
         except UserError as error:
             failed += 1
             print(f"{error.label}: {error}", file=sys.stderr, flush=True)
@@ -144,38 +146,6 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
     return number
-
-
-def _expand(path: Path) -> list[Path]:
-    """Replaces a folder that holds no frames itself by the videos or folders of frames in it."""
-    from vidseg.video.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_key
-
-    if not path.is_dir():  # a file, or a live source
-        return [path]
-    inside = sorted((p for p in path.iterdir() if p.name[0] != "."), key=natural_key)
-    if any(p.suffix.lower() in IMAGE_SUFFIXES for p in inside):
-        return [path]
-    videos = [p for p in inside if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()]
-    folders = [p for p in inside if p.is_dir() and _has_images(p, IMAGE_SUFFIXES)]
-    return [*videos, *folders] or [path]
-
-
-def _has_images(folder: Path, suffixes: frozenset[str]) -> bool:
-    return any(p.suffix.lower() in suffixes for p in folder.iterdir())
-
-
-def _folders(inputs: list[Path], output: Path) -> Iterator[Path]:
-    """Gives each input a folder of its own, also where two have the same name."""
-    taken: set[str] = set()
-    for path in inputs:
-        stem = path.resolve().stem if path.is_file() else path.resolve().name
-        if not path.exists():  # a live source, or a mistake
-            stem = {"-": "stdin"}.get(stem, stem.replace(":", ""))
-        name, number = stem, 2
-        while name in taken:
-            name, number = f"{stem}_{number}", number + 1
-        taken.add(name)
-        yield output / name
 
 
 def _show(predictor: VideoPredictor, path: Path, folder: Path, args: argparse.Namespace) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,9 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "as_image",
     "list_images",
+    "list_videos",
     "load_image",
+    "name_videos",
     "natural_key",
     "save_image",
 ]
@@ -52,6 +55,40 @@ def list_images(folder: str | Path) -> list[Path]:
     videos = sum(path.suffix.lower() in VIDEO_SUFFIXES for path in files)
     hint = f"; give its {videos} video files one by one" if videos else ""
     raise DataError(f"folder {folder} holds no pictures (JPEG, PNG, ...){hint}")
+
+
+def list_videos(path: Path) -> list[Path]:
+    """Lists the videos that a path stands for, in natural order.
+
+    A folder that holds no pictures itself stands for the video files and the folders of pictures
+    in it; whatever else, also what does not exist, for itself.
+    """
+    if not path.is_dir():  # a file, or a live source
+        return [path]
+    inside = sorted((p for p in path.iterdir() if p.name[0] != "."), key=natural_key)
+    if any(p.suffix.lower() in IMAGE_SUFFIXES for p in inside):
+        return [path]
+    videos = [p for p in inside if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()]
+    folders = [p for p in inside if p.is_dir() and _has_images(p)]
+    return [*videos, *folders] or [path]
+
+
+def _has_images(folder: Path) -> bool:
+    return any(p.suffix.lower() in IMAGE_SUFFIXES for p in folder.iterdir())
+
+
+def name_videos(paths: Iterable[Path]) -> Iterator[str]:
+    """Gives each video a name for files, another one also where two have the same."""
+    taken: set[str] = set()
+    for path in paths:
+        stem = path.resolve().stem if path.is_file() else path.resolve().name
+        if not path.exists():  # a live source, or a mistake
+            stem = {"-": "stdin"}.get(stem, stem.replace(":", ""))
+        name, number = stem, 2
+        while name in taken:
+            name, number = f"{stem}_{number}", number + 1
+        taken.add(name)
+        yield name
 
 
 def load_image(path: str | Path) -> np.ndarray:
