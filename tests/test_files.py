@@ -109,5 +109,18 @@ def test_simultaneous_run_may_be_quicker(tmp_path: Path) -> None:
         (tmp_path / "set" / "a").write_text("theirs")
         (draft / "a").write_text("ours")
 
-    write_folder(tmp_path / "set", write)
+    assert not write_folder(tmp_path / "set", write)
     assert [path.read_text() for path in tmp_path.rglob("a")] == ["theirs"]
+
+
+def test_folder_takes_the_place_of_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    assert write_folder(tmp_path / "set", lambda draft: (draft / "a").touch())
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["a"]
+
+
+def test_drafts_of_other_folders_stay(tmp_path: Path) -> None:
+    other = tmp_path / ".set2.x.999999999.tmp"
+    other.mkdir()
+    write_folder(tmp_path / "set", lambda draft: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "set"]

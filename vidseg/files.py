@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -134,34 +135,46 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise
 
 
-def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
+def write_folder(folder: Path, write: Callable[[Path], object]) -> bool:
     """Makes a folder with all its files that either appears whole or not at all.
 
-    An interrupted or a second, simultaneous run does no harm; what killed runs left beside the
+    An interrupted or a second, simultaneous run does no harm; what killed runs left of the same
     folder is removed.
 
     Args:
-        folder: final name; what is there already stays, and nothing is written then.
+        folder: final name; what is in it already stays, and nothing is written then.
         write: fills the folder that it is given.
+
+    Returns:
+        Whether it was written.
 
     Raises:
         OSError: if the disk is full or not writable.
     """
-    if folder.exists():
-        return
+    if _is_taken(folder):
+        return False
     folder.parent.mkdir(parents=True, exist_ok=True)
-    remove_stale_drafts(folder.parent)
+    # Not all below: what lies beside the folder may be a whole home directory.
+    _remove_stale(folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"))
     draft = Path(tempfile.mkdtemp(draft_suffix(), f".{folder.name}.", folder.parent))
     try:
         write(draft)
         draft.chmod(0o755)
         try:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # not every system renames to the name of an empty folder
             draft.rename(folder)
         except OSError:
-            if not folder.exists():  # else another run was quicker
+            if not _is_taken(folder):  # else another run was quicker
                 raise
+            return False
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+    return True
+
+
+def _is_taken(folder: Path) -> bool:
+    return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
 
 
 def draft_suffix() -> str:
@@ -180,8 +193,12 @@ def remove_stale_drafts(folder: Path) -> list[Path]:
     Returns:
         What was removed.
     """
+    return _remove_stale(folder.rglob(".*.tmp"))
+
+
+def _remove_stale(candidates: Iterable[Path]) -> list[Path]:
     removed = []
-    for path in sorted(folder.rglob(".*.tmp")):
+    for path in sorted(candidates):
         match = _DRAFT.fullmatch(path.name)
         if match and not _is_alive(int(match.group(1))):
             with contextlib.suppress(OSError):
