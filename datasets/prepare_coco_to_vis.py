@@ -22,8 +22,8 @@ from vidseg.errors import run_command
 _TARGETS = {"ytvis2019": "ytvis_2019", "ytvis2021": "ytvis_2021", "ovis": "ovis"}
 
 
-def main(arguments: list[str]) -> None:
-    """Parses the command line and writes one file per split."""
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Reads the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -31,7 +31,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--splits", nargs="+", default=["train", "val"], choices=["train", "val"], help="which"
     )
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Writes one file per split."""
+    args = parse(arguments)
     folder = dataset_root() / "coco" / "annotations"
     for split in args.splits:
         content = read_content(folder / f"instances_{split}2017.json")

@@ -23,15 +23,20 @@ from vidseg.data.ytvis import find_image_root
 from vidseg.errors import UserError, run_command
 
 
-def main(arguments: list[str]) -> None:
-    """Parses the command line and writes both files."""
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Reads the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("json_file", type=Path, help="file to split, with annotations")
     parser.add_argument("--val-share", type=float, default=0.1, help="share of videos (0.1)")
     parser.add_argument("--seed", type=int, default=0, help="which videos are drawn (0)")
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Writes both files."""
+    args = parse(arguments)
     content = read_content(args.json_file)
     ids = sorted(video["id"] for video in content.get("videos", []))
     num_val = round(len(ids) * args.val_share)

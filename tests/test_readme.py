@@ -93,7 +93,7 @@ def test_commands_are_understood(page: Path) -> None:
         "import importlib, json, sys\n"
         "from vidseg.config import load_config\n"
         "from vidseg.engine.chain import plan_stages\n"
-        "sys.path.insert(0, 'tools')\n"
+        "sys.path[:0] = ['tools', 'datasets']\n"
         "for name, words in json.load(sys.stdin):\n"
         "    args = importlib.import_module(name).parse(words)\n"
         "    if name == 'train_net':\n"
@@ -101,7 +101,7 @@ def test_commands_are_understood(page: Path) -> None:
         "    elif 'config_file' in args:\n"
         "        load_config(args.config_file, args.overrides, args.plugin)\n"
     )
-    found = [re.search(r"\btools/(\w+)\.py(.*)", line) for line in commands(page)]
+    found = [re.search(r"\b(?:tools|datasets)/(\w+)\.py(.*)", line) for line in commands(page)]
     calls = [(match[1], shlex.split(match[2])) for match in found if match]
     done = subprocess.run(
         [sys.executable, "-c", code],
