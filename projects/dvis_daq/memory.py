@@ -105,33 +105,41 @@ class PositionMemory:
             torch.zeros(num_tracks, dtype=torch.int64, device=device),
         )
 
-    def rows(self, index: Tensor) -> PositionMemory:
-        """Gives the tracks of ``index``."""
-        return PositionMemory(self.positions[index], self.recent[index], self.counts[index])
+    def rows(self, index: Tensor, num_new: int = 0) -> PositionMemory:
+        """Gives copies of the tracks of ``index``, with ``num_new`` new, empty rows behind them."""
+        return PositionMemory(
+            _rows_and_zeros(self.positions, index, num_new),
+            _rows_and_zeros(self.recent, index, num_new),
+            _rows_and_zeros(self.counts, index, num_new),
+        )
 
     def append(self, num_tracks: int) -> PositionMemory:
         """Gives the memory with ``num_tracks`` new, empty rows at its end."""
-        new = self.empty(num_tracks, self.positions.shape[1], self.positions.device)
-        return PositionMemory(
-            torch.cat([self.positions, new.positions]),
-            torch.cat([self.recent, new.recent]),
-            torch.cat([self.counts, new.counts]),
-        )
+        return self.rows(torch.arange(len(self.counts), device=self.counts.device), num_tracks)
 
     def update(self, codes: Tensor, visible: Tensor) -> PositionMemory:
         """Writes one frame's codes ``(P, C)``; rows that are not ``visible`` (P,) stay as is."""
+        return self._written(codes, visible, self.recent.clone())
+
+    def step(self, index: Tensor, num_new: int, codes: Tensor, visible: Tensor) -> PositionMemory:
+        """Does what ``rows`` and ``update`` do one after the other, with one ring less."""
+        memory = self.rows(index, num_new)
+        # A backward pass reads the ring as it was.
+        recent = memory.recent.clone() if torch.is_grad_enabled() else memory.recent
+        return memory._written(codes, visible, recent)
+
+    def _written(self, codes: Tensor, visible: Tensor, recent: Tensor) -> PositionMemory:
+        """Writes a frame's codes into ``recent``, which is ``self.recent`` or a copy of it."""
         codes = codes.float()
         unit = F.normalize(codes, dim=-1)  # (P, C)
         seen = self.counts.clamp(max=_NUM_RECENT)
         similarity = torch.einsum("prc,pc->p", self.recent, unit) / seen.clamp(min=1)
         share = similarity.clamp(min=0).masked_fill(self.counts == 0, 1.0)[:, None]
         positions = (1 - share) * self.positions + share * codes
-        place = F.one_hot(self.counts % _NUM_RECENT, _NUM_RECENT).bool()  # (P, 9)
-        written = (place & visible[:, None])[..., None]
+        place = torch.arange(len(recent), device=recent.device), self.counts % _NUM_RECENT
+        recent[place] = torch.where(visible[:, None], unit, recent[place])
         return PositionMemory(
-            torch.where(visible[:, None], positions, self.positions),
-            torch.where(written, unit[:, None], self.recent),
-            self.counts + visible,
+            torch.where(visible[:, None], positions, self.positions), recent, self.counts + visible
         )
 
 
@@ -347,7 +355,16 @@ def commit_step(
         missed=plan.missed,
         logits_sum=torch.cat([memory.logits_sum[old], new_logits]) + logits.float(),
         embeds=embeds.float(),
-        positions=memory.positions.rows(old).append(num_births).update(codes, plan.visible),
+        positions=memory.positions.step(old, num_births, codes, plan.visible),
         num_frames=memory.num_frames + 1,
         next_id=memory.next_id + num_births,
     )
+
+
+def _rows_and_zeros(values: Tensor, index: Tensor, num_zeros: int) -> Tensor:
+    """Gives rows of a tensor and zeros behind them; joining the two would take twice the memory."""
+    if not len(values):
+        return values.new_zeros(num_zeros, *values.shape[1:])
+    rows = values[F.pad(index, (0, num_zeros))]
+    rows[len(index) :] = 0
+    return rows

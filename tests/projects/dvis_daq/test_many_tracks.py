@@ -1,0 +1,114 @@
+"""Memory of a frame with very many live tracks, counted in bytes of tensors."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vidseg.projects.dvis_daq.memory import (
+    PositionMemory,
+    TrackMemory,
+    TrackRules,
+    commit_step,
+    plan_step,
+)
+
+NUM_TRACKS, QUERIES, CHANNELS = 1000, 8, 32
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts what tensors made inside hold at most at one time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = self._now = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {t.untyped_storage()._cdata for t in args if isinstance(t, torch.Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                self._count(tensor.untyped_storage(), given)
+        return out
+
+    def _count(self, storage: torch.UntypedStorage, given: set[int]) -> None:
+        key = storage._cdata
+        if key in self._known or key in given:
+            return
+        self._known.add(key)
+        self._now += storage.nbytes()
+        self.largest = max(self.largest, self._now)
+        weakref.finalize(storage, self._forget, key, storage.nbytes())
+
+    def _forget(self, key: int, num_bytes: int) -> None:
+        self._known.discard(key)
+        self._now -= num_bytes
+
+
+def memory_of(num_tracks: int) -> TrackMemory:
+    positions = PositionMemory(
+        torch.randn(num_tracks, CHANNELS),
+        torch.randn(num_tracks, 9, CHANNELS),
+        torch.randint(1, 20, (num_tracks,)),
+    )
+    return TrackMemory(
+        ids=torch.arange(num_tracks),
+        starts=torch.zeros(num_tracks, dtype=torch.int64),
+        missed=torch.zeros(num_tracks, dtype=torch.int64),
+        logits_sum=torch.randn(num_tracks, 3),
+        embeds=torch.randn(num_tracks, CHANNELS),
+        positions=positions,
+        num_frames=1,
+        next_id=num_tracks,
+    )
+
+
+@torch.no_grad()
+def test_a_step_makes_one_new_ring() -> None:
+    memory = memory_of(NUM_TRACKS)
+    before = memory.positions.recent.clone()
+    visible = torch.rand(NUM_TRACKS + QUERIES) > 0.1
+    rules = TrackRules(max_missed=1)
+    plan = plan_step(memory, visible, torch.ones(NUM_TRACKS + QUERIES), rules)
+    num_kept = len(plan.kept)
+    rows = {
+        "embeds": torch.randn(num_kept, CHANNELS),
+        "logits": torch.randn(num_kept, 3),
+        "codes": torch.randn(num_kept, CHANNELS),
+    }
+    with LiveBytes() as live:
+        after = commit_step(memory, plan, **rows)
+    ring = after.positions.recent.nbytes
+    assert ring <= live.largest < 1.7 * ring
+    assert torch.equal(memory.positions.recent, before)
+
+
+@pytest.mark.parametrize("num_new", [0, 3])
+def test_a_step_is_rows_and_update_to_the_bit(num_new: int) -> None:
+    memory = memory_of(20).positions
+    index = torch.tensor([4, 0, 17])
+    codes, visible = torch.randn(3 + num_new, CHANNELS), torch.arange(3 + num_new) != 1
+    expected = memory.rows(index).append(num_new).update(codes, visible)
+    with torch.no_grad():
+        found = memory.step(index, num_new, codes, visible)
+    for name in ("positions", "recent", "counts"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+    none = PositionMemory.empty(0, CHANNELS, "cpu").step(index[:0], num_new, codes[3:], visible[3:])
+    assert none.counts.tolist() == [1] * num_new
+
+
+def test_a_backward_pass_reads_the_ring_as_it_was() -> None:
+    codes = torch.rand(3, 4, CHANNELS, requires_grad=True)
+    stepped = updated = PositionMemory.empty(4, CHANNELS, "cpu")
+    everyone, seen = torch.arange(4), torch.tensor([True, True, False, True])
+    for code in codes:
+        stepped = stepped.step(everyone, 0, code, seen)
+        updated = updated.update(code, seen)
+    (found,) = torch.autograd.grad(stepped.positions.square().sum(), codes, retain_graph=True)
+    (expected,) = torch.autograd.grad(updated.positions.square().sum(), codes)
+    assert torch.equal(found, expected)
