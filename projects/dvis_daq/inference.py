@@ -88,18 +88,18 @@ def track_frame(
         The memory after the frame and the frame's tracks.
     """
     if memory.num_frames == 0:
-        queries = tracker.first_frame(frame)[-1]  # (Q, C)
+        queries = tracker.first_frame(frame, last_only=True)[-1]  # (Q, C)
         logits = tracker.classify(queries)
         scores = first_scores
         visible = first_scores > rules.first_threshold
     else:
         tracks = LiveTracks(memory.embeds, memory.positions.positions)
-        queries = tracker.next_frame(frame, tracks)[-1]  # (P+Q, C)
+        queries = tracker.next_frame(frame, tracks, last_only=True)[-1]  # (P+Q, C)
         logits = tracker.classify(queries)
         scores = foreground_score(logits)
         visible = scores > rules.select_threshold
         if rules.slot_rule != "unused" and len(memory):
-            slots = tracker.slots(frame, tracks, query_table)[-1, : len(memory)]
+            slots = tracker.slots(frame, tracks, query_table, last_only=True)[-1, : len(memory)]
             seen = _seen_with_slots(logits[: len(memory)], tracker.classify(slots), rules)
             visible = torch.cat([seen, visible[len(memory) :]])
     if rules.birth_overlap <= 1:

@@ -14,6 +14,8 @@ from vidseg.layers.onednn import Linear
 
 __all__ = ["SlotCompetition", "SlotCrossAttentionLayer", "assign_slot_queries"]
 
+_ROWS = 128
+
 
 class SlotCrossAttentionLayer(nn.Module):
     """Reads the frame into the slots, which then compete for what was read."""
@@ -74,10 +76,21 @@ class SlotCompetition(nn.Module):
         """Gives each slot ``(m, C)`` its weighted mean of ``inputs`` ``(n, C)``."""
         keys = self.project_k(self.norm_inputs(input_keys))
         queries = self.project_q(slots)
-        share = (self.scale * keys.float() @ queries.float().T).softmax(dim=1)  # (n, m)
-        share = share + self.eps
-        share = share / share.sum(dim=0, keepdim=True)
+        share = _shared_out(self.scale * keys.float() @ queries.float().T, self.eps)  # (n, m)
         return share.T.to(inputs.dtype) @ inputs
+
+
+def _shared_out(logits: Tensor, eps: float) -> Tensor:
+    """Shares inputs out among slots, ``(n, m)``, and lets the inputs of each slot sum to 1.
+
+    Without a graph it is done in place: for hundreds of tracks nothing here is larger.
+    """
+    if logits.requires_grad:
+        share = logits.softmax(dim=1) + eps
+        return share / share.sum(dim=0, keepdim=True)
+    for rows in logits.split(_ROWS):
+        rows.copy_(rows.softmax(dim=1)).add_(eps)
+    return logits.div_(logits.sum(dim=0, keepdim=True))
 
 
 @torch.no_grad()

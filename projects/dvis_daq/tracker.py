@@ -168,19 +168,23 @@ class VideoInstanceCutter(nn.Module):
             mean = total / (inside.sum(dim=1, keepdim=True) + 1e-8)
         return self.pos_embed(mean.to(mask_features.dtype))
 
-    def first_frame(self, frame: Frame) -> Tensor:
+    def first_frame(self, frame: Frame, *, last_only: bool = False) -> Tensor:
         """Runs the frame queries through the decoder; no position codes.
 
         Returns:
-            ``(L+1, Q, C)``: the queries themselves, then every layer's output.
+            ``(L+1, Q, C)``: the queries themselves, then every layer's output; with ``last_only``
+            that of the last layer, ``(1, Q, C)``.
         """
-        return self._decode(frame.embeds, frame.embeds, query_pos=None, memory_pos=None)
+        return self._decode(
+            frame.embeds, frame.embeds, query_pos=None, memory_pos=None, last_only=last_only
+        )
 
-    def next_frame(self, frame: Frame, tracks: LiveTracks) -> Tensor:
+    def next_frame(self, frame: Frame, tracks: LiveTracks, *, last_only: bool = False) -> Tensor:
         """Runs the tracks and the anchors of new objects through the decoder.
 
         Returns:
-            ``(L+1, P+Q, C)``: initial queries, then every layer's output; tracks come first.
+            ``(L+1, P+Q, C)``: initial queries, then every layer's output; tracks come first. With
+            ``last_only`` that of the last layer, ``(1, P+Q, C)``.
         """
         code = self.mask_position(frame.masks, frame.mask_features)  # (Q, C)
         anchors = self.new_ins_embeds.weight.expand(self.num_new_instances, -1)
@@ -188,7 +192,9 @@ class VideoInstanceCutter(nn.Module):
             anchors = anchors + frame.embeds
         queries = torch.cat([tracks.embeds, anchors.to(tracks.embeds.dtype)])
         positions = torch.cat([tracks.positions, code.to(tracks.positions.dtype)])
-        return self._decode(queries, frame.embeds, query_pos=positions, memory_pos=code)
+        return self._decode(
+            queries, frame.embeds, query_pos=positions, memory_pos=code, last_only=last_only
+        )
 
     def slots(
         self,
@@ -197,6 +203,7 @@ class VideoInstanceCutter(nn.Module):
         query_table: Tensor,
         *,
         hidden: Tensor | None = None,
+        last_only: bool = False,
     ) -> Tensor:
         """Runs the slot branch, which says whether tracked objects are still there.
 
@@ -205,21 +212,22 @@ class VideoInstanceCutter(nn.Module):
             tracks: live tracks, possibly none.
             query_table: query features of the frame decoder, ``(Q, C)``.
             hidden: bool ``(Q,)``, frame queries that the slots must not see (training).
+            last_only: whether the last layer's output is enough.
 
         Returns:
-            ``(L, P+S, C)``, every layer's output; tracks come first.
+            ``(L, P+S, C)``, every layer's output, or ``(1, P+S, C)``; tracks come first.
         """
         background = self.bg_slots.weight.to(tracks.embeds.dtype)
         content = torch.cat([tracks.embeds, background])  # (P+S, C)
         keys = torch.cat([tracks.positions, background])
         slots = query_table[assign_slot_queries(content, query_table)].to(content.dtype)
-        outputs = []
+        outputs: list[Tensor] = []
         for attention, ffn in zip(
             self.slot_cross_attention_layers, self.slot_ffn_layers, strict=True
         ):
             slots = attention(slots, frame.embeds, content=content, keys=keys, hidden=hidden)
             slots = ffn(slots[None])[0]
-            outputs.append(slots)
+            outputs = [slots] if last_only else [*outputs, slots]
         return torch.stack(outputs)
 
     def normed(self, queries: Tensor) -> Tensor:
@@ -246,6 +254,7 @@ class VideoInstanceCutter(nn.Module):
         *,
         query_pos: Tensor | None,
         memory_pos: Tensor | None,
+        last_only: bool,
     ) -> Tensor:
         x, memory = queries[None], memory[None]
         query_pos = None if query_pos is None else query_pos[None]
@@ -259,5 +268,5 @@ class VideoInstanceCutter(nn.Module):
         ):
             x = cross(x, memory, query_pos=query_pos, memory_pos=memory_pos)
             x = ffn(own(x))
-            outputs.append(x)
-        return torch.cat(outputs)  # (L+1, n, C)
+            outputs = [x] if last_only else [*outputs, x]
+        return torch.cat(outputs)  # (L+1 or 1, n, C)

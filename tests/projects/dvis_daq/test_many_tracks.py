@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vidseg.projects.dvis_daq.inference import track_frame
 from vidseg.projects.dvis_daq.memory import (
     PositionMemory,
     TrackMemory,
@@ -16,6 +17,8 @@ from vidseg.projects.dvis_daq.memory import (
     commit_step,
     plan_step,
 )
+from vidseg.projects.dvis_daq.slots import SlotCompetition
+from vidseg.projects.dvis_daq.tracker import Frame, LiveTracks, VideoInstanceCutter
 
 NUM_TRACKS, QUERIES, CHANNELS = 1000, 8, 32
 
@@ -112,3 +115,64 @@ def test_a_backward_pass_reads_the_ring_as_it_was() -> None:
     (found,) = torch.autograd.grad(stepped.positions.square().sum(), codes, retain_graph=True)
     (expected,) = torch.autograd.grad(updated.positions.square().sum(), codes)
     assert torch.equal(found, expected)
+
+
+def test_slots_compete_in_place_with_the_same_bits() -> None:
+    competition = SlotCompetition(CHANNELS)
+    rows = torch.randn(3, NUM_TRACKS, CHANNELS).unbind()
+    expected = competition(*rows)
+    with torch.no_grad(), LiveBytes() as live:
+        found = competition(*rows)
+    assert torch.equal(found, expected)
+    shares = 4 * NUM_TRACKS**2
+    assert shares <= live.largest < 1.6 * shares
+
+
+@pytest.fixture(scope="module")
+def tracker() -> VideoInstanceCutter:
+    torch.manual_seed(0)
+    return VideoInstanceCutter(
+        hidden_dim=CHANNELS,
+        feedforward_dim=CHANNELS,
+        num_heads=2,
+        num_layers=6,
+        num_classes=2,
+        num_new_instances=QUERIES,
+        num_slots=2,
+    ).eval()
+
+
+def a_frame() -> Frame:
+    features = torch.randn(CHANNELS, 2, 3)
+    return Frame(torch.randn(QUERIES, CHANNELS), features, features, torch.randn(QUERIES, 2, 3))
+
+
+@torch.no_grad()
+def test_the_last_layer_alone_is_the_same_and_takes_less(tracker) -> None:
+    frame, table = a_frame(), torch.randn(QUERIES, CHANNELS)
+    memory = memory_of(NUM_TRACKS)
+    tracks = LiveTracks(memory.embeds, memory.positions.positions)
+    assert torch.equal(tracker.first_frame(frame, last_only=True), tracker.first_frame(frame)[-1:])
+    for run in (
+        lambda **options: tracker.next_frame(frame, tracks, **options),
+        lambda **options: tracker.slots(frame, tracks, table, **options),
+    ):
+        with LiveBytes() as every:
+            expected = run()
+        with LiveBytes() as last:
+            found = run(last_only=True)
+        assert torch.equal(found, expected[-1:])
+        assert every.largest - last.largest > 4 * memory.embeds.nbytes
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("slot_rule", ["unused", "gate"])
+def test_a_frame_with_many_tracks_is_bounded_by_their_rows(tracker, slot_rule) -> None:
+    table, memory = torch.randn(QUERIES, CHANNELS), memory_of(NUM_TRACKS)
+    rules = TrackRules(slot_rule=slot_rule)
+    with LiveBytes() as live:
+        track_frame(
+            tracker, a_frame(), memory, rules, first_scores=torch.ones(8), query_table=table
+        )
+    shares = 4 * NUM_TRACKS**2 if slot_rule == "gate" else 0
+    assert live.largest < 20 * memory.embeds.nbytes + 1.6 * shares
