@@ -69,6 +69,34 @@ def _train(switches: list[object]) -> Run:
     return run
 
 
+def _track(assignment: str) -> Run:
+    """The tracker's share of a frame of 480x640 with 40 live tracks and 100 frame queries."""
+    import torch
+
+    from vidseg.projects.dvis_daq.tracker import Frame, LiveTracks, VideoInstanceCutter
+
+    tracker = VideoInstanceCutter(
+        hidden_dim=256,
+        feedforward_dim=2048,
+        num_heads=8,
+        num_layers=6,
+        num_classes=25,
+        num_new_instances=100,
+        slot_assignment=assignment,
+    ).eval()
+    features = torch.randn(256, 120, 160)
+    frame = Frame(torch.randn(100, 256), features, features, torch.randn(100, 120, 160))
+    tracks, table = LiveTracks(torch.randn(40, 256), torch.randn(40, 256)), torch.randn(100, 256)
+
+    @torch.inference_mode()
+    def run() -> object:
+        queries = tracker.next_frame(frame, tracks, last_only=True)
+        slots = tracker.slots(frame, tracks, table, last_only=True)
+        return tracker.predict(queries, features), tracker.classify(slots)
+
+    return run
+
+
 def _case(name: str, switches: list[object], what: str, *, training: bool, bar: float) -> Case:
     build = _train if training else _segment
     doing = "training, 16 frames of 96x128" if training else "R50 evaluation, a frame of 480x640"
@@ -89,4 +117,12 @@ CASES = (
     _case("channels_last_train", _CHANNELS_LAST, "MODEL.CHANNELS_LAST", training=True, bar=1.0),
     _case("bf16", _BF16, "SOLVER.AMP in bfloat16", training=False, bar=0.95),
     _case("bf16_train", _BF16, "SOLVER.AMP in bfloat16", training=True, bar=1.0),
+    Case(
+        name="greedy_slots",
+        about="tracker of DVIS-DAQ, a frame with 40 tracks, with SLOT_ASSIGNMENT greedy",
+        peer="the same with optimal",
+        bars={"cpu": 0.9},
+        ours=lambda: _track("greedy"),
+        theirs=lambda: _track("optimal"),
+    ),
 )

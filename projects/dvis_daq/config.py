@@ -40,6 +40,9 @@ def add_config(cfg: CfgNode) -> None:
     cfg.MODEL.VIDEO_HEAD.NUM_NEW_INS = 10
     # Background slots that compete with the tracks in the slot branch.
     cfg.MODEL.VIDEO_HEAD.NUM_SLOTS = 5
+    # One-to-one assignment by which the slots start: "optimal", as published, asks the host in each
+    # frame; "greedy" stays on the device.
+    cfg.MODEL.VIDEO_HEAD.SLOT_ASSIGNMENT = "optimal"
     # Factor on the losses of the slot branch; 0 leaves the branch out of training, which wants
     # OVIS_INFER False.
     cfg.MODEL.VIDEO_HEAD.SLOT_LOSS_WEIGHT = 1.0

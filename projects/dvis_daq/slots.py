@@ -12,9 +12,17 @@ from vidseg.assignment import linear_sum_assignment
 from vidseg.layers.attention import attend
 from vidseg.layers.onednn import Linear
 
-__all__ = ["SlotCompetition", "SlotCrossAttentionLayer", "assign_slot_queries"]
+__all__ = [
+    "SLOT_ASSIGNMENTS",
+    "SlotCompetition",
+    "SlotCrossAttentionLayer",
+    "assign_slot_queries",
+]
+
+SLOT_ASSIGNMENTS = ("optimal", "greedy")
 
 _ROWS = 128
+_GREEDY_ROUNDS = 16
 
 
 class SlotCrossAttentionLayer(nn.Module):
@@ -94,15 +102,19 @@ def _shared_out(logits: Tensor, eps: float) -> Tensor:
 
 
 @torch.no_grad()
-def assign_slot_queries(content: Tensor, query_table: Tensor) -> Tensor:
+def assign_slot_queries(
+    content: Tensor, query_table: Tensor, *, assignment: str = "optimal"
+) -> Tensor:
     """Chooses the frame decoder's query feature that each slot starts from.
 
-    Every row takes its most similar query feature; the rows of an optimal one-to-one assignment
-    then take the assigned one. With more rows than features the rest keep the nearest.
+    Every row takes its most similar query feature; the rows of a one-to-one assignment then take
+    the assigned one. With more rows than features the rest keep the nearest.
 
     Args:
         content: ``(n, C)``, track embeddings and background slots.
         query_table: ``(Q, C)``.
+        assignment: ``"optimal"`` asks the host for the one of greatest similarity in total;
+            ``"greedy"`` takes the most similar pairs first and waits for nobody.
 
     Returns:
         int64 ``(n,)``, rows of ``query_table``.
@@ -112,9 +124,29 @@ def assign_slot_queries(content: Tensor, query_table: Tensor) -> Tensor:
     right = right / (right.norm(dim=1, keepdim=True) + 1e-6)
     with torch.autocast(device_type=content.device.type, enabled=False):
         similarity = left @ right.T
+    if assignment == "greedy":
+        return _greedy_pairs(similarity)
     chosen = similarity.argmax(dim=1)
     rows, columns = linear_sum_assignment((1 - similarity).nan_to_num(nan=2.0).cpu().numpy())
     chosen[torch.as_tensor(rows, device=chosen.device)] = torch.as_tensor(
         columns, device=chosen.device
     )
+    return chosen
+
+
+def _greedy_pairs(similarity: Tensor) -> Tensor:
+    """Pairs rows and columns that are each other's best among those left, some rounds long.
+
+    That is what taking the best pair again and again comes to. The number of rounds is fixed, since
+    asking whether any are left means to wait for the device; who is left keeps the nearest.
+    """
+    rows, columns = (torch.arange(size, device=similarity.device) for size in similarity.shape)
+    left, chosen = similarity.nan_to_num(nan=-2.0), similarity.argmax(dim=1)
+    for _ in range(_GREEDY_ROUNDS if len(rows) else 0):
+        value, best = left.max(dim=1)
+        best_row = left.argmax(dim=0)
+        paired = (best_row[best] == rows) & (value > -torch.inf)  # (n,)
+        taken = paired[best_row] & (best[best_row] == columns)  # (Q,)
+        chosen = torch.where(paired, best, chosen)
+        left = left.masked_fill(paired[:, None] | taken, -torch.inf)
     return chosen

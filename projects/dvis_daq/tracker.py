@@ -20,7 +20,7 @@ from vidseg.layers.attention import CrossAttentionLayer, FFNLayer, SelfAttention
 from vidseg.layers.mlp import MLP
 from vidseg.layers.onednn import Conv2d, Linear
 
-from .slots import SlotCrossAttentionLayer, assign_slot_queries
+from .slots import SLOT_ASSIGNMENTS, SlotCrossAttentionLayer, assign_slot_queries
 
 __all__ = ["Frame", "LiveTracks", "VideoInstanceCutter"]
 
@@ -63,6 +63,7 @@ class VideoInstanceCutter(nn.Module):
         num_classes: K, without "no object".
         num_new_instances: anchors per frame; must equal the number of frame queries.
         num_slots: S.
+        slot_assignment: see ``assign_slot_queries``.
         anchors_from_queries: an anchor starts from the content of its frame query, not only from
             its position. Published checkpoints were trained without.
 
@@ -79,10 +80,12 @@ class VideoInstanceCutter(nn.Module):
         num_classes: int,
         num_new_instances: int,
         num_slots: int = 5,
+        slot_assignment: str = "optimal",
         anchors_from_queries: bool = False,
     ) -> None:
         super().__init__()
         self.num_new_instances = num_new_instances
+        self.slot_assignment = slot_assignment
         self.anchors_from_queries = anchors_from_queries
         self.transformer_self_attention_layers = nn.ModuleList(
             SelfAttentionLayer(hidden_dim, num_heads) for _ in range(num_layers)
@@ -113,7 +116,7 @@ class VideoInstanceCutter(nn.Module):
 
         Raises:
             ConfigError: if NUM_NEW_INS or MASK_DIM does not fit the frame decoder, or NHEADS the
-                width.
+                width, or there is no such SLOT_ASSIGNMENT.
         """
         former, head = cfg.MODEL.MASK_FORMER, cfg.MODEL.VIDEO_HEAD
         if head.NUM_NEW_INS != former.NUM_OBJECT_QUERIES:
@@ -135,6 +138,11 @@ class VideoInstanceCutter(nn.Module):
                 f" {former.HIDDEN_DIM}: set NHEADS to a divisor of {former.HIDDEN_DIM}, or 0 for"
                 " as many heads as the frame decoder has"
             )
+        if head.SLOT_ASSIGNMENT not in SLOT_ASSIGNMENTS:
+            raise ConfigError(
+                f"MODEL.VIDEO_HEAD.SLOT_ASSIGNMENT {head.SLOT_ASSIGNMENT!r} is unknown; set one of"
+                f" {', '.join(SLOT_ASSIGNMENTS)}"
+            )
         return {
             "hidden_dim": former.HIDDEN_DIM,
             "feedforward_dim": former.DIM_FEEDFORWARD,
@@ -143,6 +151,7 @@ class VideoInstanceCutter(nn.Module):
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "num_new_instances": head.NUM_NEW_INS,
             "num_slots": head.NUM_SLOTS,
+            "slot_assignment": head.SLOT_ASSIGNMENT,
             "anchors_from_queries": cfg.MODEL.TRACKER.ANCHORS_FROM_QUERIES,
         }
 
@@ -220,7 +229,8 @@ class VideoInstanceCutter(nn.Module):
         background = self.bg_slots.weight.to(tracks.embeds.dtype)
         content = torch.cat([tracks.embeds, background])  # (P+S, C)
         keys = torch.cat([tracks.positions, background])
-        slots = query_table[assign_slot_queries(content, query_table)].to(content.dtype)
+        start = assign_slot_queries(content, query_table, assignment=self.slot_assignment)
+        slots = query_table[start].to(content.dtype)
         outputs: list[Tensor] = []
         for attention, ffn in zip(
             self.slot_cross_attention_layers, self.slot_ffn_layers, strict=True
