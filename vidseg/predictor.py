@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidseg.checkpoint import check_complete, find_weights, load_weights
+from vidseg.checkpoint import check_complete, find_run_weights, load_weights
 from vidseg.config import CfgNode, load_config
 from vidseg.data import DatasetCatalog
 from vidseg.data.transforms import Resize, shortest_edge_size
@@ -100,7 +100,7 @@ class VideoPredictor:
             cfg = config
         else:
             cfg = load_config(config, list(overrides), list(plugins))
-        file = _weights_file(cfg, weights)
+        file = find_run_weights(weights or cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
         model = build_model(cfg)
         check_complete(load_weights(model, file), model, file)
         class_names, category_ids = _classes(cfg)
@@ -309,19 +309,6 @@ def _part(result: VideoInstances, start: int, stop: int) -> VideoInstances:
         masks=[cut[row] for row in rows],
         image_size=result.image_size,
         frame_indices=result.frame_indices[start:stop],
-    )
-
-
-def _weights_file(cfg: CfgNode, weights: str | Path | None) -> Path:
-    named = weights or cfg.MODEL.WEIGHTS
-    if named:
-        return find_weights(named)
-    chosen = Path(cfg.OUTPUT_DIR, "model_final.pth").expanduser()
-    if chosen.is_file():
-        return chosen
-    raise DataError(
-        f"no weights: {chosen} does not exist; train this config with tools/train_net.py, or name "
-        "a weights file"
     )
 
 

@@ -8,7 +8,7 @@ from vidseg.errors import DataError
 
 from .files import require_file
 
-__all__ = ["find_weights"]
+__all__ = ["find_run_weights", "find_weights"]
 
 # Files that are named by an address are expected here, relative to the working directory.
 FOLDER = Path("weights")
@@ -65,6 +65,27 @@ def find_weights(source: str | Path) -> Path:
         raise DataError(f"weights file {path} does not exist; fetch {known} and put it there")
     require_file(path)
     return path
+
+
+def find_run_weights(named: str | Path | None, output_dir: str | Path) -> Path:
+    """Gives the file of the weights that are named, else of those that a run left.
+
+    Args:
+        named: a path or an address; ``""`` or None for the run's.
+        output_dir: of the run.
+
+    Raises:
+        DataError: if there is no such file.
+    """
+    if named:
+        return find_weights(named)
+    chosen = Path(output_dir, "model_final.pth").expanduser()
+    if chosen.is_file():
+        return chosen
+    raise DataError(
+        f"no weights: {chosen} does not exist; train this config with tools/train_net.py, or name "
+        "a weights file"
+    )
 
 
 def _address_and_place(text: str) -> tuple[str, Path]:
