@@ -15,15 +15,13 @@ import numpy as np
 from vidseg.files import write_atomically
 
 from .draw import track_color
+from .figures import PANEL, TEXT, new_figure, save_figure, style_axes, style_legend
 
 if TYPE_CHECKING:
     from vidseg.structures import Explanation, QueryRows, VideoInstances
 
 __all__ = ["save_frame_weights", "save_query_rows"]
 
-_BACKGROUND = (24 / 255, 24 / 255, 28 / 255)
-_PANEL = (40 / 255, 40 / 255, 46 / 255)
-_TEXT = (0.85, 0.85, 0.87)
 _WAITING = 0.35  # brightness of a track's colour while its object is not seen
 _MAX_LINES = 40
 _MAX_MARKED = 60  # frames up to which each has a dot of its own
@@ -47,8 +45,8 @@ def save_frame_weights(
     """
     weights = explanation.frame_weights
     assert weights is not None
-    figure = _figure(9, 4)
-    axes = _axes(figure.add_subplot(), _WEIGHTS_TITLE, whole_rows=False)
+    figure = new_figure(9, 4)
+    axes = style_axes(figure.add_subplot(), _WEIGHTS_TITLE, whole_rows=False)
     frames = result.frame_indices
     marker = "o" if len(frames) <= _MAX_MARKED else None
     for track, row in zip(explanation.track_ids, weights.tolist(), strict=True):
@@ -62,12 +60,12 @@ def save_frame_weights(
         )
     even = 100 / len(frames)
     label = f"all {len(frames)} alike: {even:.3g} %"
-    axes.axhline(even, color=_TEXT, linestyle=":", linewidth=1, label=label)
+    axes.axhline(even, color=TEXT, linestyle=":", linewidth=1, label=label)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("frame")
     axes.set_ylabel("weight, % (a track's sum is 100)")
-    _legend(axes)
-    _save(figure, path)
+    style_legend(axes)
+    save_figure(figure, path)
     table = dict(zip(map(str, explanation.track_ids), weights.tolist(), strict=True))
     return [path, _save_json(path, {"frames": frames, "weights": table})]
 
@@ -92,15 +90,15 @@ def save_query_rows(
     shown.sort()
     num_anchors = max((row.num_anchors for row in rows), default=1)
     heights = [1.2 + 0.28 * len(shown), 1.2 + min(0.09 * num_anchors, 4.5)]
-    figure = _figure(10, sum(heights) + 0.8)
+    figure = new_figure(10, sum(heights) + 0.8)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=heights)
     title = "Track queries: one line per track, carried from frame to frame"
     if len(lives) > len(shown):
         title += f" ({len(lives) - len(shown)} short ones are left out)"
-    _draw_tracks(_axes(upper, title), rows, shown, frames, names)
+    _draw_tracks(style_axes(upper, title), rows, shown, frames, names)
     title = "Anchor queries: each may become a new track; the coloured ones did (births)"
-    _draw_anchors(_axes(lower, title), rows, frames, num_anchors)
-    _save(figure, path)
+    _draw_anchors(style_axes(lower, title), rows, frames, num_anchors)
+    save_figure(figure, path)
     records = [_record(frame, row) for frame, row in zip(frames, rows, strict=True)]
     return [path, _save_json(path, {"frames": records})]
 
@@ -113,7 +111,7 @@ def _draw_tracks(
     names: dict[int, str],
 ) -> None:
     lines = {track: line for line, track in enumerate(shown)}
-    picture = np.tile(np.array(_PANEL), (max(len(shown), 1), len(rows), 1))
+    picture = np.tile(np.array(PANEL), (max(len(shown), 1), len(rows), 1))
     births: list[tuple[float, int]] = []
     ends: list[tuple[float, int]] = []
     for column, row in enumerate(rows):
@@ -144,8 +142,8 @@ def _draw_tracks(
     axes.tick_params(labelbottom=True)
     if not shown:
         middle: dict[str, Any] = {"ha": "center", "va": "center", "transform": axes.transAxes}
-        axes.text(0.5, 0.5, "no anchor became a track", color=_TEXT, **middle)
-    _legend(axes)
+        axes.text(0.5, 0.5, "no anchor became a track", color=TEXT, **middle)
+    style_legend(axes)
 
 
 def _draw_anchors(
@@ -173,7 +171,7 @@ def _draw_anchors(
     axes.set_ylim(num_anchors - 0.2, -0.8)
     axes.set_xlabel("frame")
     axes.set_ylabel("anchor = number of\nthe frame query")
-    _legend(axes)
+    style_legend(axes)
 
 
 def _number(
@@ -190,7 +188,7 @@ def _number(
             continue
         taken.append((frame, anchor))
         where: dict[str, Any] = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
-        text = axes.annotate(f"#{track}", (frame, anchor), color=_TEXT, fontsize=8, **where)
+        text = axes.annotate(f"#{track}", (frame, anchor), color=TEXT, fontsize=8, **where)
         text.set_in_layout(False)
 
 
@@ -237,44 +235,6 @@ def _columns(points: Sequence[tuple[float, int]]) -> tuple[list[float], list[int
 def _color(track: int) -> tuple[float, float, float]:
     red, green, blue = track_color(track)
     return red / 255, green / 255, blue / 255
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
-
-    # Not through pyplot: no window system, no global state.
-    return Figure(figsize=(width, height), dpi=110, facecolor=_BACKGROUND, layout="constrained")
-
-
-def _axes(axes: Any, title: str, *, whole_rows: bool = True) -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_facecolor(_PANEL)
-    axes.set_title(title, color=_TEXT, fontsize=11, loc="left")
-    axes.tick_params(colors=_TEXT, labelsize=9)
-    axes.xaxis.label.set_color(_TEXT)
-    axes.yaxis.label.set_color(_TEXT)
-    for axis in (axes.xaxis, axes.yaxis):
-        whole = {"integer": True} if axis is axes.xaxis or whole_rows else {}
-        axis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], min_n_ticks=1, **whole))
-    for spine in axes.spines.values():
-        spine.set_color((0.4, 0.4, 0.42))
-    return axes
-
-
-def _legend(axes: Any) -> None:
-    axes.legend(
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1),
-        fontsize=9,
-        labelcolor=_TEXT,
-        facecolor=_BACKGROUND,
-        edgecolor="none",
-    )
-
-
-def _save(figure: Any, path: Path) -> None:
-    write_atomically(path, lambda file: figure.savefig(file, format="png"))
 
 
 def _save_json(path: Path, content: Any) -> Path:
