@@ -172,7 +172,7 @@ class CodesFile:
         Raises:
             DataError: if they do not; both sides are named.
         """
-        theirs = CodesHeader.of_model(model)
+        theirs = CodesHeader.of_model(model, self.header.frame_rate)
         if self.header.codebook_sha256 != theirs.codebook_sha256:
             raise DataError(
                 f"{self.path} was made with other codebooks ({self.header.codebook_sha256}) than "
@@ -260,9 +260,9 @@ class _Source:
         except ValueError as error:
             self.damaged(f"its header {error}")
         if header.num_documents * _MIN_DOCUMENT > self._left - _CHECKSUM.size:
-            self.damaged(
-                f"it is said to hold {header.num_documents} documents, which do not fit into the "
-                f"{self._left} bytes after its header"
+            raise DataError(
+                f"{self._path} is cut off: it is said to hold {header.num_documents} documents, "
+                f"which do not fit into the {self._left} bytes after its header"
             )
         return header
 

@@ -120,24 +120,26 @@ class CodesHeader:
         return text.replace(_NO_CRC, f'"{_CRC_KEY}":"{zlib.crc32(text):08x}"'.encode())
 
     @classmethod
-    def of_model(cls, model: Any, num_levels: int | None = None) -> CodesHeader:
+    def of_model(
+        cls, model: Any, frame_rate: float, num_levels: int | None = None
+    ) -> CodesHeader:
         """Describes what a model writes.
 
         Args:
-            model: a ``DocumentRQVAE``, or another with its settings and a ``quantizer``.
+            model: a ``DocumentRQVAE``, or another with its windows and its quantiser ``rvq``.
+            frame_rate: of the documents, in frames per second.
             num_levels: that are kept of its codes; all by default.
         """
-        codebooks = model.quantizer.codebooks
+        codebooks = model.rvq.codebooks
         num_codebooks, codebook_size, _ = codebooks.shape
-        is_global = model.pooling_type == GLOBAL
         return cls(
             codebook_size=codebook_size,
             num_codebooks=num_codebooks,
             num_levels=num_levels or num_codebooks,
-            window_size=0 if is_global else model.window_size,
-            stride=0 if is_global else model.window_stride,
-            window_mode=GLOBAL if is_global else model.window_mode,
-            frame_rate=model.frame_rate,
+            window_size=0 if model.is_global else model.window_size,
+            stride=0 if model.is_global else model.window_stride,
+            window_mode=GLOBAL if model.is_global else model.window_mode,
+            frame_rate=float(frame_rate),
             input_dim=model.input_dim,
             codebook_sha256=codebook_sha256(codebooks),
         )

@@ -134,9 +134,12 @@ class Ground:
 
     def command(self, tool: str, *arguments: object) -> Outcome:
         """Runs a tool in this process, from the command line to the exit code."""
+        return self.call(tool_module(tool).main, tool, *arguments)
+
+    def call(self, main: Callable[[list[str]], int], tool: str, *arguments: object) -> Outcome:
+        """Runs the ``main`` of any command line in the same way."""
         self.capsys.readouterr()
         self.caplog.clear()
-        main = tool_module(tool).main
         with self.patch.context() as patch:
             patch.setattr(sys, "argv", [tool, *map(str, arguments)])
             with pytest.raises(SystemExit) as ended:

@@ -6,7 +6,15 @@ import itertools
 import re
 from pathlib import Path
 
-from tests.faults import checkpoints, commands, data, disks, kills, training  # noqa: F401 (fill it)
+from tests.faults import (  # noqa: F401 (fill it)
+    checkpoints,
+    codes,
+    commands,
+    data,
+    disks,
+    kills,
+    training,
+)
 from tests.faults.ground import FAULTS, Fault
 
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"

@@ -395,12 +395,11 @@ def test_hash_is_that_of_the_values() -> None:
 
 def fake_model(**changes: Any) -> Any:
     settings = {
-        "quantizer": SimpleNamespace(codebooks=torch.zeros(8, 512, 4)),
-        "pooling_type": "sliding_window",
+        "rvq": SimpleNamespace(codebooks=torch.zeros(8, 512, 4)),
+        "is_global": False,
         "window_size": 25,
         "window_stride": 12,
         "window_mode": "same",
-        "frame_rate": 50.0,
         "input_dim": 1024,
     }
     return SimpleNamespace(**{**settings, **changes})
@@ -408,15 +407,15 @@ def fake_model(**changes: Any) -> Any:
 
 def test_a_file_knows_its_model(tmp_path: Path) -> None:
     path, model = tmp_path / "codes.rqc", fake_model()
-    header = CodesHeader.of_model(model, num_levels=4)
+    header = CodesHeader.of_model(model, 50, num_levels=4)
     assert replace(header, codebook_sha256=HEADER.codebook_sha256, num_levels=8) == HEADER
     write_codes(path, documents(2, header), header)
     assert len(read_codes(path, model)) == 2
-    other = fake_model(quantizer=SimpleNamespace(codebooks=torch.ones(8, 512, 4)))
-    hashes = [codebook_sha256(one.quantizer.codebooks) for one in (model, other)]
+    other = fake_model(rvq=SimpleNamespace(codebooks=torch.ones(8, 512, 4)))
+    hashes = [codebook_sha256(one.rvq.codebooks) for one in (model, other)]
     with pytest.raises(DataError, match=rf"codes\.rqc .*{hashes[0]}.*{hashes[1]}"):
         read_codes(path, other)
     with pytest.raises(DataError, match="made with stride 12, the model has 10"):
         read_codes(path, fake_model(window_stride=10))
     with pytest.raises(DataError, match="made with window_mode same, the model has global"):
-        read_codes(path, fake_model(pooling_type="global"))
+        read_codes(path, fake_model(is_global=True))
