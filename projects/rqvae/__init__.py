@@ -14,11 +14,11 @@ from .config import add_config
 __all__ = ["COMPONENTS", "add_config"]
 
 COMPONENTS = (
+    "documents_synthetic",  # first: a component that fails leaves out those after it
     "autoencoder",
     "linear_codec",
     "retrieval_head",
     "evaluator",
-    "documents_synthetic",
 )
 
 _MODULES = {
