@@ -5,8 +5,9 @@
 ``A/bag``             all codes: histogram of (level, code), square root, idf, normalised
 ``B``                 Q codes: the mean over windows, quantised again
 ``B/continuous``      that mean itself, the upper bound of ``B``
-``C``                 the mean weighted by the attention of a trained head
-``C/codes``           that mean quantised again, as in ``B``; only of a head without projection
+``C``                 the mean weighted by the attention of a trained head, one vector; where the
+                      head has a projection, it is compared after it
+``C/codes``           Q codes: that mean quantised again, as in ``B``, then the same
 ====================  =========================================================================
 
 Codes and codebooks are all that goes in, never the unquantised features. Quantising the mean over

@@ -2,7 +2,7 @@
 
 Two pieces of one document are to be nearer to each other than to the pieces of other documents
 (InfoNCE, van den Oord et al., 2018, eq. 4). The codes are frozen: those of the whole training set
-are computed once, and a step takes some hundred documents of them.
+are computed once, and a step takes a hundred or so documents of them.
 
 Shapes: B documents, N windows, V code width, Q codebooks.
 """
@@ -141,8 +141,8 @@ class DocumentRetriever(DocumentRQVAE):
         self,
         *,
         temperature: float = 0.1,
-        documents_per_step: int = 256,
-        crop_shares: tuple[float, float] = (0.2, 0.5),
+        documents_per_step: int = 128,
+        crop_shares: tuple[float, float] = (0.05, 0.3),
         projection: bool = True,
         **settings: Any,
     ) -> None:
