@@ -59,6 +59,8 @@ class DocumentRQVAE(DocumentNetwork):
     standardises them.
     """
 
+    feature_dim_key = "MODEL.RQVAE.INPUT_DIM"
+
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Reads ``MODEL.RQVAE``.

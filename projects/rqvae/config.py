@@ -17,7 +17,7 @@ def add_config(cfg: CfgNode) -> None:
     node.LATENT_DIM = 256  # width of encoder, pooling and decoder
     node.NHEAD = 8  # attention heads of encoder and decoder, a divisor of LATENT_DIM
     node.DIM_FEEDFORWARD = 0  # inner width of the feed-forward blocks; 0: four times LATENT_DIM
-    node.NUM_ENCODER_LAYERS = 4
+    node.NUM_ENCODER_LAYERS = 4  # blocks of self-attention over the frames
     node.NUM_DECODER_LAYERS = 4  # even: every block of the decoder counts as two, as published
     node.DROPOUT = 0.1  # in encoder and decoder
     # Frames that are processed at once, and entries of the learned table of frame positions.

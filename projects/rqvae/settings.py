@@ -28,6 +28,19 @@ _POSITIVE = (
     "KMEANS_ITERS",
     "MIN_VALID_FRAMES",
 )
+_NOT_NEGATIVE = (
+    "CODE_DIM",
+    "DIM_FEEDFORWARD",
+    "NUM_ENCODER_LAYERS",
+    "ENCODER_CONTEXT",
+    "DECODER_CONTEXT",
+    "KMEANS_MIN_VECTORS",
+    "REVIVE_EVERY",
+    "REVIVE_THRESHOLD",
+    "COMMITMENT_COST",
+    "LOSS_COSINE",
+    "LOSS_DELTA",
+)
 _SHARES = ("DROPOUT", "WARMUP_FRACTION", "QUANTIZER_DROPOUT")
 _OF_WINDOWS = ("WINDOW_PROJECTION", "POSITION_BIAS", "LOCAL_MEMORY", "OVERLAP_ADD")
 
@@ -98,6 +111,8 @@ def quantizer_settings(cfg: CfgNode) -> dict[str, Any]:
 def _check(node: CfgNode) -> None:
     for name in _POSITIVE:
         _require(node[name] >= 1, f"{name} is {node[name]}; it must be 1 or more")
+    for name in _NOT_NEGATIVE:
+        _require(node[name] >= 0, f"{name} is {node[name]}; it cannot be negative")
     for name in _SHARES:
         _require(0 <= node[name] <= 1, f"{name} is {node[name]}; it must lie within 0 to 1")
     _require(0 <= node.DECAY < 1, f"DECAY is {node.DECAY}; it must be 0 or more and below 1")

@@ -14,7 +14,7 @@ __all__ = ["Standardisation"]
 
 logger = logging.getLogger(__name__)
 
-_LEAST_STD = 1e-6  # of the mean's size; less is rounding
+_LEAST_STD = 1e-9  # of the mean's size; less is rounding
 
 
 class Standardisation(nn.Module):

@@ -1,39 +1,66 @@
-"""A model and documents small enough for the commands to run in a blink."""
+"""Small models and documents for the tests of RQ-VAE."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from vidseg.config import load_config
-from vidseg.modeling import build_model
+from vidseg.projects.rqvae import DocumentRQVAE
 
-CONFIG = Path(__file__).parents[3] / "projects" / "rqvae" / "rqvae_sliding_window.yaml"
-WIDTH = 6
-SMALL = (
-    *("MODEL.RQVAE.INPUT_DIM", str(WIDTH), "MODEL.RQVAE.LATENT_DIM", "16"),
-    *("MODEL.RQVAE.NHEAD", "2", "MODEL.RQVAE.NUM_ENCODER_LAYERS", "1"),
-    *("MODEL.RQVAE.NUM_DECODER_LAYERS", "2", "MODEL.RQVAE.POOLING_HIDDEN_DIM", "8"),
-    *("MODEL.RQVAE.CODEBOOK_SIZE", "16", "MODEL.RQVAE.NUM_CODEBOOKS", "3"),
-    *("MODEL.RQVAE.CODE_DIM", "8", "MODEL.RQVAE.KMEANS_INIT", "False", "MODEL.DEVICE", "cpu"),
-)
+WIDTH = 12
 
+FULL: dict[str, Any] = {
+    "heads": 2,
+    "position_bias": True,
+    "window_projection": True,
+    "overlap_add": True,
+    "overlap_add_dim": 8,
+    "local_memory": True,
+    "encoder_context": 6,
+    "decoder_context": 6,
+}
+"""What the shipped presets turn on; the plain module has none of it."""
 
-def save_weights(path: Path, words: tuple[str, ...] = SMALL, *, seed: int = 0) -> Path:
-    """Writes weights that have learnt nothing; their codebooks are random."""
-    torch.manual_seed(seed)
-    model = build_model(load_config(CONFIG, list(words)))
-    torch.save({"model": model.state_dict()}, path)
-    return path
+GLOBAL: dict[str, Any] = {"pooling_type": "global"}
 
 
-def make_documents(folder: Path, *, num: int = 6) -> Path:
-    """Writes documents of two topics, each a subfolder; their lengths differ."""
-    rng = np.random.default_rng(0)
-    for number in range(num):
-        path = folder / ("rain", "sun")[number % 2] / f"d{number}.npy"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, rng.normal(number % 2, 1, (30 + 7 * number, WIDTH)).astype(np.float32))
-    return folder
+def build(*, fitted: bool = True, **settings: Any) -> DocumentRQVAE:
+    """Builds a small model in eval mode, the same for the same settings."""
+    torch.manual_seed(0)
+    given: dict[str, Any] = {
+        "input_dim": WIDTH,
+        "latent_dim": 32,
+        "codebook_size": 16,
+        "num_codebooks": 8,
+        "window_size": 10,
+        "window_stride": 4,
+        "max_seq_len": 128,
+        "num_encoder_layers": 2,
+        "num_decoder_layers": 4,
+        "nhead": 4,
+        "dropout": 0.0,
+        "code_dim": 8,
+    }
+    model = DocumentRQVAE(**{**given, **settings})
+    if fitted:
+        model.standardisation.fit([(3 * torch.randn(500, WIDTH) + 5, None)])
+        model.rvq.initialize(torch.randn(400, model.rvq.codebooks.shape[2]))
+    return model.eval()
+
+
+def document(length: int, seed: int = 0) -> Tensor:
+    """Gives ``(length, WIDTH)`` features away from mean 0 and variance 1."""
+    rng = torch.Generator().manual_seed(seed)
+    return 3 * torch.randn(length, WIDTH, generator=rng) + 5
+
+
+def padded(documents: list[Tensor], length: int) -> tuple[Tensor, Tensor]:
+    """Puts documents into a batch of a length; what stands in the padding is not zero."""
+    x = torch.full((len(documents), length, WIDTH), 7.0)
+    mask = torch.zeros(len(documents), length, dtype=torch.bool)
+    for row, one in enumerate(documents):
+        x[row, : len(one)] = one
+        mask[row, : len(one)] = True
+    return x, mask

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.projects.rqvae.support import CONFIG, SMALL, WIDTH, make_documents, save_weights
+from tests.projects.rqvae.command_ground import CONFIG, SMALL, WIDTH, make_documents, save_weights
 from vidseg.config import load_config
 from vidseg.errors import DataError, UserError
 from vidseg.modeling import build_model
