@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vidseg.layers.attention import CrossAttentionLayer, FFNLayer, SelfAttentionLayer
 from vidseg.layers.onednn import Linear
 
-from .encoder import sinusoidal_positions
+from .encoder import sinusoidal_positions, start_small
 from .windows import cut_frames, first_start
 
 __all__ = ["MultiWindowDecoder", "OverlapAdd"]
@@ -71,6 +71,10 @@ class MultiWindowDecoder(nn.Module):
         self.ffn_layers = nn.ModuleList(
             FFNLayer(latent_dim, hidden, dropout=dropout, pre_norm=True) for _ in blocks
         )
+        for self_attn, cross_attn, ffn in zip(
+            self.self_attn_layers, self.cross_attn_layers, self.ffn_layers, strict=True
+        ):
+            start_small(self_attn.self_attn, cross_attn.multihead_attn, ffn)
         self.norm = nn.LayerNorm(latent_dim)
         # Frames to each side on which an output depends by self-attention; None: all.
         self.reach = context * len(blocks) or None

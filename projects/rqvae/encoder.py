@@ -12,9 +12,19 @@ from torch import Tensor, nn
 
 from vidseg.layers.attention import FFNLayer, SelfAttentionLayer
 
-__all__ = ["DocumentEncoder", "PositionalQueries", "sinusoidal_positions"]
+__all__ = [
+    "POSITION_SCALE",
+    "DocumentEncoder",
+    "PositionalQueries",
+    "sinusoidal_positions",
+    "start_small",
+]
+
+POSITION_SCALE = 0.3
+"""Of positions that are added to features of variance 1, which they would drown at first."""
 
 _TEMPERATURE = 10000.0
+_BRANCH_SCALE = 0.3
 
 
 def sinusoidal_positions(times: Tensor, channels: int) -> Tensor:
@@ -32,6 +42,17 @@ def sinusoidal_positions(times: Tensor, channels: int) -> Tensor:
     angles = times.double()[..., None] * _TEMPERATURE ** (-2 * half / channels)
     angles = angles.remainder(2 * math.pi).float()
     return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+def start_small(*branches: nn.MultiheadAttention | FFNLayer) -> None:
+    """Lets residual branches add little at first, as deep pre-norm networks want it.
+
+    Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019, section 2.3.
+    """
+    with torch.no_grad():
+        for branch in branches:
+            last = branch.linear2 if isinstance(branch, FFNLayer) else branch.out_proj
+            last.weight.mul_(_BRANCH_SCALE)
 
 
 class DocumentEncoder(nn.Module):
@@ -65,6 +86,8 @@ class DocumentEncoder(nn.Module):
         self.ffn_layers = nn.ModuleList(
             FFNLayer(latent_dim, hidden, dropout=dropout, pre_norm=True) for _ in range(num_layers)
         )
+        for attention, ffn in zip(self.attention_layers, self.ffn_layers, strict=True):
+            start_small(attention.self_attn, ffn)
         # Frames to each side on which an output depends; None: all.
         self.reach = context * num_layers if context or not num_layers else None
 
@@ -115,4 +138,4 @@ class PositionalQueries(nn.Module):
             before = place.long()
             after = (before + 1).clamp_max(length - 1)
             learned = torch.lerp(self.table[before], self.table[after], (place - before)[:, None])
-        return learned + sinusoidal_positions(times, channels)
+        return learned + POSITION_SCALE * sinusoidal_positions(times, channels)

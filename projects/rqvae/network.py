@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from vidseg.layers.onednn import Linear
 
 from .decoder import MultiWindowDecoder, OverlapAdd
-from .encoder import DocumentEncoder, PositionalQueries, sinusoidal_positions
+from .encoder import POSITION_SCALE, DocumentEncoder, PositionalQueries, sinusoidal_positions
 from .fitting import Fitting
 from .pieces import Piece, cut_into_pieces
 from .pooling import AttentiveStatisticsPooling, SlidingWindowStatsPooling
@@ -306,7 +306,7 @@ class DocumentNetwork(nn.Module):
             h = self.standardisation(x[:, piece.low : piece.high], own)
             h = self.input_norm(self.input_proj(h))
             times = clock + torch.arange(piece.low, piece.high, device=x.device)
-            h = h + sinusoidal_positions(times, h.shape[-1]).to(h.dtype)
+            h = h + POSITION_SCALE * sinusoidal_positions(times, h.shape[-1]).to(h.dtype)
             h = self.feature_norm(encoder(h, own))
             h = h if own is None else h.masked_fill(~own[..., None], 0.0)
             parts.append(h[:, piece.kept])

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vidseg.projects.rqvae.decoder import MultiWindowDecoder, OverlapAdd
 from vidseg.projects.rqvae.encoder import (
+    POSITION_SCALE,
     DocumentEncoder,
     PositionalQueries,
     sinusoidal_positions,
@@ -163,12 +164,12 @@ def test_queries_of_long_documents_stretch_the_table() -> None:
     with torch.no_grad():
         queries.table.copy_(torch.arange(10.0)[:, None].expand(10, 4))
     times = torch.arange(40)
-    learned = queries(times, 40) - sinusoidal_positions(times, 4)
+    learned = queries(times, 40) - POSITION_SCALE * sinusoidal_positions(times, 4)
     want = torch.nn.functional.interpolate(
         queries.table.t()[None], 40, mode="linear", align_corners=False
     )[0].t()
     torch.testing.assert_close(learned, want, atol=1e-4, rtol=0)
-    short = queries(times[2:7], 9) - sinusoidal_positions(times[2:7], 4)
+    short = queries(times[2:7], 9) - POSITION_SCALE * sinusoidal_positions(times[2:7], 4)
     torch.testing.assert_close(short, queries.table[2:7], atol=1e-5, rtol=0)
 
 
