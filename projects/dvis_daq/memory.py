@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 _NUM_RECENT = 9  # with the current code a window of ten
+_ROWS = 256  # whose products exist at a time
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,14 @@ class PositionMemory:
     def step(self, index: Tensor, num_new: int, codes: Tensor, visible: Tensor) -> PositionMemory:
         """Does what ``rows`` and ``update`` do one after the other, with one ring less."""
         memory = self.rows(index, num_new)
-        # A backward pass reads the ring as it was.
-        recent = memory.recent.clone() if torch.is_grad_enabled() else memory.recent
-        return memory._written(codes, visible, recent)
+        if torch.is_grad_enabled():
+            return memory.update(codes, visible)
+        for start in range(0, len(codes), _ROWS):
+            rows = slice(start, start + _ROWS)
+            own = PositionMemory(memory.positions[rows], memory.recent[rows], memory.counts[rows])
+            after = own._written(codes[rows], visible[rows], own.recent)
+            memory.positions[rows], memory.counts[rows] = after.positions, after.counts
+        return memory
 
     def _written(self, codes: Tensor, visible: Tensor, recent: Tensor) -> PositionMemory:
         """Writes a frame's codes into ``recent``, which is ``self.recent`` or a copy of it."""
