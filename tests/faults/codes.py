@@ -16,7 +16,7 @@ from tests.faults.ground import (
     fault,
     kept_files,
 )
-from tests.projects.rqvae.support import CONFIG, SMALL, WIDTH, make_documents, save_weights
+from tests.projects.rqvae.command_ground import CONFIG, SMALL, WIDTH, make_documents, save_weights
 
 FEATURES = "Features of rqvae encode"
 CODES = "Codes files of rqvae decode, search and report"

@@ -100,3 +100,19 @@ def test_self_attention_block_with_a_radius() -> None:
     other[:, 30] += 1
     changed = (layer(x, query_pos=position) != layer(other, query_pos=position)).any(-1)[0]
     assert changed.nonzero()[:, 0].tolist() == [28, 29, 30, 31, 32]
+
+
+def test_a_feed_forward_block_takes_many_rows_in_parts() -> None:
+    layer = FFNLayer(64, 512).eval()
+    x = torch.randn(2, 600, 64)
+    sizes: list[int] = []
+    hook = layer.linear1.register_forward_hook(lambda *args: sizes.append(args[-1].numel() // 512))
+    with torch.no_grad():
+        found = layer(x)
+    assert sum(sizes) == 1200
+    assert max(sizes) <= 512
+    hook.remove()
+    torch.testing.assert_close(found, layer(x))  # with gradients, in one go
+    with torch.no_grad():
+        pixels = layer(x.expand(8, 2, 600, 64))
+    torch.testing.assert_close(pixels[5], found)

@@ -15,6 +15,10 @@ __all__ = ["CrossAttentionLayer", "FFNLayer", "SelfAttentionLayer", "attend", "a
 
 _LEAST_BLOCK = 32
 
+# In inference the inner layer of a feed-forward block exists for so many rows at a time: the parts
+# in which oneDNN gets them anyway. Pixels, which are more, go at once.
+_PART, _MANY_ROWS = 512, 4096
+
 
 class CrossAttentionLayer(nn.Module):
     """Queries read a memory: residual multi-head attention with a LayerNorm.
@@ -161,6 +165,13 @@ class FFNLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Runs the block on ``(..., C)``."""
+        num_rows = x.numel() // max(x.shape[-1], 1)
+        if torch.is_grad_enabled() or self.training or not _PART < num_rows < _MANY_ROWS:
+            return self._run(x)
+        parts = [self._run(part) for part in x.reshape(num_rows, x.shape[-1]).split(_PART)]
+        return torch.cat(parts).view(x.shape)
+
+    def _run(self, x: Tensor) -> Tensor:
         inner = self.norm(x) if self.pre_norm else x
         update = self.linear2(self.dropout(self.linear1(inner, relu=True)))
         out = x + self.dropout(update)
