@@ -120,9 +120,7 @@ class CodesHeader:
         return text.replace(_NO_CRC, f'"{_CRC_KEY}":"{zlib.crc32(text):08x}"'.encode())
 
     @classmethod
-    def of_model(
-        cls, model: Any, frame_rate: float, num_levels: int | None = None
-    ) -> CodesHeader:
+    def of_model(cls, model: Any, frame_rate: float, num_levels: int | None = None) -> CodesHeader:
         """Describes what a model writes.
 
         Args:

@@ -47,7 +47,8 @@ def sinusoidal_positions(times: Tensor, channels: int) -> Tensor:
 def start_small(*branches: nn.MultiheadAttention | FFNLayer) -> None:
     """Lets residual branches add little at first, as deep pre-norm networks want it.
 
-    Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019, section 2.3.
+    Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019,
+    section 2.3.
     """
     with torch.no_grad():
         for branch in branches:

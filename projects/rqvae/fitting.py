@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidseg.collectives import world_size
+
 from .retrieval import CodeStatistics, collect_statistics
 from .samples import cut_document, naming_document, read_sample
 
@@ -101,7 +103,7 @@ class Fitting(nn.Module):
 
         model.standardisation.fit(documents())
         total = torch.tensor(num_windows, device=self.mean.device)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if world_size() > 1:
             torch.distributed.all_reduce(total)
         self.num_windows.copy_(total)
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
+from vidseg.collectives import world_size
 from vidseg.config import CfgNode
-from vidseg.engine.distributed import world_size
 from vidseg.errors import ConfigError
 from vidseg.layers import onednn
 from vidseg.modeling import META_ARCH_REGISTRY

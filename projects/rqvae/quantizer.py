@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Generator, Tensor, distributed, nn
 
-from vidseg.engine.distributed import gather, is_main, world_size
+from vidseg.collectives import gather, is_main, world_size
 
 from .gradients import commitment, rotate
 from .kmeans import draw, kmeans

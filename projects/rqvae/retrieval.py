@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vidseg.collectives import world_size
 from vidseg.errors import nearest as nearest_names
 
 from .nearest import nearest
@@ -93,7 +94,7 @@ def collect_statistics(
         num_documents += 1
     # The sum over windows is linear in the counts: no window need be dequantised.
     packed = torch.cat([counts, document_frequency, counts.new_tensor([num_documents])])
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if world_size() > 1:
         torch.distributed.all_reduce(packed)
     counts, document_frequency, total = packed.split([len(counts), len(counts), 1])
     counts = counts.view(num_levels, size)

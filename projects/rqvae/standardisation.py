@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vidseg.collectives import world_size
+
 __all__ = ["Standardisation"]
 
 logger = logging.getLogger(__name__)
@@ -93,10 +95,10 @@ class _Moments:
 
 
 def _over_ranks(moments: _Moments) -> _Moments:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if world_size() == 1:
         return moments
     own = torch.cat([moments.mean.new_tensor([moments.count]), moments.mean, moments.squares])
-    parts = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]
+    parts = [torch.empty_like(own) for _ in range(world_size())]
     torch.distributed.all_gather(parts, own)
     width = len(moments.mean)
     ranks = [_Moments(int(p[0]), *p[1:].split(width)) for p in parts]

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from tests.engine.test_trainer import batch, make_trainer, spoil
-from vidseg.engine.distributed import is_main, process_group, rank, world_size
+from vidseg.collectives import is_main, rank, world_size
+from vidseg.engine.distributed import process_group
 
 
 def shares(start: int) -> Iterator[list[dict[str, Any]]]:

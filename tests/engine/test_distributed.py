@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tests.engine import ddp_worker
-from vidseg.engine.distributed import agree, barrier, gather, launch, rank, world_size
+from vidseg.collectives import agree, barrier, gather, rank, world_size
+from vidseg.engine.distributed import launch
 
 
 def test_alone() -> None:

@@ -26,9 +26,10 @@ torch.rand = steady_rand  # before it becomes the default of an argument
 torch.randint = lambda high, size: torch.zeros(size, dtype=torch.int64)
 
 from tests.faults.chain import ROOT, WORDS  # noqa: E402
+from vidseg.collectives import is_main, rank, world_size  # noqa: E402
 from vidseg.config import load_config  # noqa: E402
 from vidseg.data import build_train_loader  # noqa: E402
-from vidseg.engine.distributed import is_main, process_group, rank, world_size  # noqa: E402
+from vidseg.engine.distributed import process_group  # noqa: E402
 from vidseg.modeling import build_model  # noqa: E402
 
 Sample = dict[str, Any]

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vidseg.engine.distributed import process_group, rank
+from vidseg.collectives import rank
+from vidseg.engine.distributed import process_group
 from vidseg.layers import SyncBatchNorm
 
 

@@ -14,8 +14,8 @@ from itertools import count
 from typing import Any
 
 import numpy as np
-import torch
 
+from vidseg import collectives
 from vidseg.errors import ConfigError, DataError
 
 from .catalog import DatasetCatalog
@@ -292,9 +292,7 @@ def _plan(
 def _rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if rank is not None and world_size is not None:
         return rank, world_size
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
+    return collectives.rank(), collectives.world_size()
 
 
 def _num_workers(cfg: Any) -> int:

@@ -19,9 +19,9 @@ from vidseg.checkpoint import (
     naming_of,
     read_state_dict,
 )
+from vidseg.collectives import gather, is_main, world_size
 from vidseg.solver import build_clipper, build_optimizer, build_scheduler
 
-from .distributed import gather, is_main, world_size
 from .ema import EmaHook
 from .evaluate import evaluate_model, flatten, forget_videos
 from .evaluation_hooks import BestHook, EvaluationHook

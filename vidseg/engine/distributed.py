@@ -1,4 +1,4 @@
-"""Processes of a run: who am I, agree with the others, start them.
+"""Processes of a run: started here, and joined into one group.
 
 The distributed engine is torch's own: ``torchrun`` sets the environment, and ``launch`` is the same
 elastic launcher called from inside.
@@ -18,19 +18,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from vidseg.collectives import rank
 from vidseg.errors import ConfigError, UserError
 
 __all__ = [
     "PeerError",
-    "agree",
-    "barrier",
     "is_launched",
-    "is_main",
     "launch",
     "local_rank",
     "process_group",
-    "rank",
-    "world_size",
 ]
 
 
@@ -50,44 +46,9 @@ def is_launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def rank() -> int:
-    """Number of this process among all of the run, 0 without a process group."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-
-
-def world_size() -> int:
-    """How many processes the run has, 1 without a process group."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
 def local_rank() -> int:
     """Number of this process on its machine."""
     return int(os.environ.get("LOCAL_RANK", 0))
-
-
-def is_main() -> bool:
-    """Tells whether this process writes the files of the run."""
-    return rank() == 0
-
-
-def barrier() -> None:
-    """Waits until every process is here."""
-    if world_size() > 1:
-        dist.barrier()
-
-
-def agree(flag: bool, device: torch.device) -> bool:
-    """Tells every process whether the flag is up in any of them.
-
-    Args:
-        flag: this process's own flag.
-        device: where the process group can reduce a tensor.
-    """
-    if world_size() == 1:
-        return flag
-    value = torch.tensor([float(flag)], device=device)
-    dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return bool(value.item())
 
 
 @contextlib.contextmanager
@@ -188,12 +149,3 @@ def _check_devices(num_processes: int) -> None:
     available = torch.cuda.device_count()
     if 0 < available < num_processes:
         raise ConfigError(f"--num-gpus {num_processes}: this machine has {available}")
-
-
-def gather(value: Any) -> list[Any]:
-    """Collects one picklable object of every process, in the order of ranks."""
-    if world_size() == 1:
-        return [value]
-    values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
-    return values

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from vidseg.collectives import barrier, gather, is_main, rank, world_size
 from vidseg.data.catalog import DatasetCatalog, is_path
 from vidseg.errors import DataError, UserError
 from vidseg.evaluation import ResultStore
 from vidseg.evaluation.base import Evaluator, run_on_main
 from vidseg.files import read_json, write_atomically
 
-from .distributed import barrier, gather, is_main, rank, world_size
 from .fingerprint import take_fingerprint
 from .precision import Precision
 from .run_dir import describe_differences, locked

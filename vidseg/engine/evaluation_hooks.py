@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vidseg.checkpoint import Checkpointer
+from vidseg.collectives import is_main
 from vidseg.errors import ConfigError, nearest
 
-from .distributed import is_main
 from .hooks import Hook
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from vidseg.checkpoint import Checkpointer
+from vidseg.collectives import is_main, rank
 
 from .batches import Sample, seed_iteration
-from .distributed import is_main, rank
 
 if TYPE_CHECKING:
     from .trainer import Trainer

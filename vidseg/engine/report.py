@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 import vidseg
+from vidseg.collectives import rank, world_size
 from vidseg.files import make_folder
 
 from .data_checks import check_feature_dim
-from .distributed import rank, world_size
 
 if TYPE_CHECKING:
     from vidseg.config import CfgNode

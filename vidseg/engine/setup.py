@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vidseg import plugins as plugin_finder
+from vidseg.collectives import barrier, is_main
 from vidseg.errors import ConfigError, DataError, UserError
 from vidseg.evaluation.base import headline_of
 from vidseg.files import make_folder
@@ -23,7 +24,7 @@ from vidseg.files import make_folder
 from .build import build_initial_model, build_trainer, configure_torch, resolve_seed, scaled
 from .chain import Stage
 from .data_checks import check_feature_dim
-from .distributed import barrier, is_main, local_rank, process_group
+from .distributed import local_rank, process_group
 from .ema import EmaHook
 from .evaluate import (
     check_expected,

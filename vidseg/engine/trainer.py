@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from vidseg.collectives import agree, rank, world_size
 from vidseg.errors import DataError
 from vidseg.solver import IterationSchedule
 
@@ -30,7 +31,6 @@ from .batches import (
     split_batch,
     stream_batches,
 )
-from .distributed import agree, rank, world_size
 from .hooks import Hook
 from .precision import Precision
 from .scalars import ScalarHistory

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidseg.collectives import world_size
 from vidseg.errors import ConfigError
 
 from .onednn import Conv2d
@@ -57,7 +58,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises ``(B, C, ...)``."""
-        if not (self.training and x.device.type == "cpu" and _several_ranks()):
+        if not (self.training and x.device.type == "cpu" and world_size() > 1):
             return super().forward(x)
         values = x.to(torch.promote_types(x.dtype, torch.float32))
         dims = [0, *range(2, x.dim())]
@@ -75,14 +76,6 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         self.num_batches_tracked += 1  # type: ignore
         self.running_mean.lerp_(mean, self.momentum)  # type: ignore
         self.running_var.lerp_(variance, self.momentum)  # type: ignore
-
-
-def _several_ranks() -> bool:
-    return (
-        distributed.is_available()
-        and distributed.is_initialized()
-        and distributed.get_world_size() > 1
-    )
 
 
 def _sum_over_ranks(values: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidseg.collectives import world_size
 from vidseg.config import CfgNode
 
 from .mask_losses import PointDraw, draw_points, mask_point_losses
@@ -140,7 +141,7 @@ class PointCriterion(nn.Module):
             draw=draw,
         )
         ce = class_loss(logits, classes, self.empty_weight)
-        if self.spans_ranks and is_distributed():
+        if self.spans_ranks and world_size() > 1:
             own = float(self.empty_weight[classes].sum())
             ce = ce * (own / max(mean_over_ranks(own, logits.device), 1e-6))
         values = {"loss_ce": ce, "loss_mask": bce, "loss_dice": dice}
@@ -281,14 +282,9 @@ def class_loss(logits: Tensor, classes: Tensor, weight: Tensor) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, -2), classes.flatten(), weight)
 
 
-def is_distributed() -> bool:
-    """Whether this is one of several processes of a run."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
 def mean_over_ranks(number: float, device: torch.device) -> float:
     """Averages a number over the processes of a distributed run."""
-    if not is_distributed():
+    if world_size() == 1:
         return number
     total = torch.tensor(number, device=device)
     dist.all_reduce(total)

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vidseg.engine.distributed import process_group, rank, world_size
+from vidseg.collectives import rank, world_size
+from vidseg.engine.distributed import process_group
 from vidseg.projects.rqvae.quantizer import ResidualVectorQuantizerEMA
 
 STEPS = 6
