@@ -6,6 +6,7 @@ Shapes: B documents, T frames, C latent width. Masks are bool, True = valid fram
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +45,11 @@ def sinusoidal_positions(times: Tensor, channels: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
-def start_small(*branches: nn.MultiheadAttention | FFNLayer) -> None:
+def start_small(*branches: Any) -> None:
     """Lets residual branches add little at first, as deep pre-norm networks want it.
+
+    Args:
+        branches: multi-head attentions and feed-forward networks.
 
     Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019,
     section 2.3.

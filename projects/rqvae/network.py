@@ -135,7 +135,11 @@ class DocumentNetwork(nn.Module):
         self.loss_cosine, self.loss_delta = loss_cosine, loss_delta
         self.bag_levels = bag_levels
         width = code_dim or latent_dim
-        windows = {"window": window_size, "stride": window_stride, "mode": window_mode}
+        windows: dict[str, Any] = {
+            "window": window_size,
+            "stride": window_stride,
+            "mode": window_mode,
+        }
 
         self.standardisation = Standardisation(input_dim)
         self.input_proj = Linear(input_dim, latent_dim)

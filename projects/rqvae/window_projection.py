@@ -15,7 +15,7 @@ from .windows import cut_frames, first_start
 __all__ = ["WindowProjection"]
 
 
-class WindowProjection(nn.Linear):
+class WindowProjection(nn.Module):
     """``Linear(W * C -> V)`` of the frames of each window, zeros where there is none.
 
     Statistics do not know the order of frames; this map does.
@@ -31,7 +31,8 @@ class WindowProjection(nn.Linear):
     def __init__(
         self, input_dim: int, output_dim: int, *, window: int, stride: int, mode: str = "same"
     ) -> None:
-        super().__init__(window * input_dim, output_dim)
+        super().__init__()
+        self.linear = nn.Linear(window * input_dim, output_dim)
         self.window, self.stride = window, stride
         self.start = first_start(window, stride, mode)
 
@@ -43,10 +44,10 @@ class WindowProjection(nn.Linear):
         pieces = pieces.unflatten(1, (num_pieces, stride)).flatten(2)  # (B, N + parts - 1, S * C)
         # Windows share the pieces of one stride: each piece is mapped once for every place in a
         # window that it can have.
-        missing = num_parts * pieces.shape[-1] - self.weight.shape[1]
-        weight = F.pad(self.weight, (0, missing)).unflatten(1, (num_parts, -1))
+        missing = num_parts * pieces.shape[-1] - self.linear.in_features
+        weight = F.pad(self.linear.weight, (0, missing)).unflatten(1, (num_parts, -1))
         mapped = linear(pieces, weight.transpose(0, 1).flatten(0, 1)).unflatten(-1, (num_parts, -1))
         total = mapped[:, :num_windows, 0]
         for place in range(1, num_parts):
             total = total + mapped[:, place : place + num_windows, place]
-        return total if self.bias is None else total + self.bias
+        return total + self.linear.bias

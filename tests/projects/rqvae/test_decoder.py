@@ -140,7 +140,7 @@ def test_projection_equals_a_linear_layer_of_every_window(
     wide = torch.nn.functional.pad(frames, (0, 0, max(before, 0), num * stride + window))
     wide = wide[:, max(-before, 0) :]
     windows = torch.stack([wide[:, n * stride : n * stride + window] for n in range(num)], 1)
-    want = torch.nn.functional.linear(windows.flatten(2), layer.weight, layer.bias)
+    want = torch.nn.functional.linear(windows.flatten(2), layer.linear.weight, layer.linear.bias)
     torch.testing.assert_close(found, want)
     gradients = [
         torch.autograd.grad(y.square().sum(), (frames, *layer.parameters())) for y in (found, want)
