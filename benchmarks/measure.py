@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vidseg.engine.host_memory import keep_freed_memory
+from vidseg.host_memory import keep_freed_memory
 
 from .case import Case, Prepare, Run
 

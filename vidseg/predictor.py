@@ -17,9 +17,9 @@ from vidseg.checkpoint import check_complete, find_run_weights, load_weights
 from vidseg.config import CfgNode, load_config
 from vidseg.data import DatasetCatalog
 from vidseg.data.transforms import Resize, shortest_edge_size
-from vidseg.engine.host_memory import release_freed_memory
 from vidseg.engine.precision import Precision
 from vidseg.errors import ConfigError, DataError, UserError
+from vidseg.host_memory import release_freed_memory
 from vidseg.modeling import build_model
 from vidseg.modeling.meta_arch import RecordedSession, Recorder, VideoSession
 from vidseg.structures import Explanation, FrameAttention, VideoInstances

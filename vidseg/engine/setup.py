@@ -20,6 +20,7 @@ from vidseg.collectives import barrier, is_main
 from vidseg.errors import ConfigError, DataError, UserError
 from vidseg.evaluation.base import headline_of
 from vidseg.files import make_folder
+from vidseg.host_memory import keep_freed_memory
 
 from .build import build_initial_model, build_trainer, configure_torch, resolve_seed, scaled
 from .chain import Stage
@@ -36,7 +37,6 @@ from .evaluate import (
     is_incomplete,
 )
 from .evaluation_hooks import EvaluationHook
-from .host_memory import keep_freed_memory
 from .overlay import can_draw, write_overlay
 from .report import describe_data, describe_environment, describe_model, log_to
 from .run_dir import RunDirectory, RunState, describe_differences, locked

@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from vidseg.engine.host_memory import keep_freed_memory
+from vidseg.host_memory import keep_freed_memory
 if len(sys.argv) > 1 and not keep_freed_memory():
     print("unsupported")
     sys.exit()
@@ -50,7 +50,7 @@ def test_a_tuned_allocator_is_left_alone():
 
 RELEASE = """
 from pathlib import Path
-from vidseg.engine.host_memory import release_freed_memory
+from vidseg.host_memory import release_freed_memory
 resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4 // 1024
 large, small = [], []
 for _ in range(2000):  # what stays lies between what goes
