@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vidseg.host_memory import release_freed_memory
 from vidseg.modeling.transformer_decoder.masked import DecoderOutput
 
 from .memory import (
@@ -34,6 +35,8 @@ __all__ = [
     "track_window",
     "without_noise",
 ]
+
+_MANY_TRACKS = 300
 
 
 @dataclass
@@ -95,6 +98,7 @@ def track_frame(
     else:
         tracks = LiveTracks(memory.embeds, memory.positions.positions)
         queries = tracker.next_frame(frame, tracks, last_only=True)[-1]  # (P+Q, C)
+        _release_holes(memory)
         logits = tracker.classify(queries)
         scores = foreground_score(logits)
         visible = scores > rules.select_threshold
@@ -102,6 +106,7 @@ def track_frame(
             slots = tracker.slots(frame, tracks, query_table, last_only=True)[-1, : len(memory)]
             seen = _seen_with_slots(logits[: len(memory)], tracker.classify(slots), rules)
             visible = torch.cat([seen, visible[len(memory) :]])
+            _release_holes(memory)
     if rules.birth_overlap <= 1:
         masks = tracker.segment(queries[visible], frame.projected) > 0
         visible = without_doubles(
@@ -112,6 +117,7 @@ def track_frame(
     masks = tracker.segment(queries, frame.projected)  # (M, h, w)
     codes = tracker.mask_position(masks, frame.mask_features)
     ended = end_tracks(memory, plan)
+    _release_holes(memory)
     after = commit_step(memory, plan, embeds=queries, logits=logits, codes=codes)
     return after, FrameTracks(
         after.ids,
@@ -140,6 +146,7 @@ def track_window(
     projected = tracker.project(window.mask_features)
     first_scores = foreground_score(window.logits)  # (T, Q)
     for t in range(len(projected)):
+        _release_holes(memory)
         frame = Frame(window.embeds[t], window.mask_features[t], projected[t], window.masks[t])
         memory, tracked = track_frame(
             tracker,
@@ -150,11 +157,22 @@ def track_window(
             query_table=query_table,
         )
         yield memory, tracked
+    _release_holes(memory)
 
 
 def without_noise(ended: EndedTracks, rules: TrackRules) -> EndedTracks:
     """Drops ended tracks that were too short to be an object."""
     return ended.rows(ended.lengths >= rules.min_length)
+
+
+def _release_holes(memory: TrackMemory) -> None:
+    """Gives back what one step of a frame with many tracks has left, before the next one runs.
+
+    The number of rows is another one in every frame, so that blocks seldom fit where others were,
+    and each step would go behind the holes of the one before.
+    """
+    if len(memory) > _MANY_TRACKS and memory.ids.device.type == "cpu":
+        release_freed_memory()
 
 
 def _seen_with_slots(logits: Tensor, slot_logits: Tensor, rules: TrackRules) -> Tensor:

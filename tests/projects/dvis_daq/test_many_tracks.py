@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vidseg.modeling.transformer_decoder.masked import DecoderOutput
+from vidseg.projects.dvis_daq import inference
 from vidseg.projects.dvis_daq.inference import track_frame
 from vidseg.projects.dvis_daq.memory import (
     PositionMemory,
@@ -176,3 +178,23 @@ def test_a_frame_with_many_tracks_is_bounded_by_their_rows(tracker, slot_rule) -
         )
     shares = 4 * NUM_TRACKS**2 if slot_rule == "gate" else 0
     assert live.largest < 20 * memory.embeds.nbytes + 1.6 * shares
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("num_tracks", "released"), [(20, 0), (400, 5)])
+def test_holes_of_many_tracks_are_given_back(tracker, num_tracks, released, monkeypatch) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(inference, "release_freed_memory", lambda: calls.append(None))
+    frame = a_frame()
+    window = DecoderOutput(
+        logits=torch.zeros(1, QUERIES, 3),
+        masks=frame.masks[None],
+        embeds=frame.embeds[None],
+        embeds_without_norm=frame.embeds[None],
+        mask_features=frame.mask_features[None],
+    )
+    # Everything is visible, so that all tracks live on.
+    rules = TrackRules(select_threshold=0.0, slot_threshold=0.0, slot_rule="gate", max_births=0)
+    table = torch.randn(QUERIES, CHANNELS)
+    list(inference.track_window(tracker, window, memory_of(num_tracks), rules, table))
+    assert len(calls) == released
