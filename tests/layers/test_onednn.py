@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vidseg.layers import ConvNorm, FrozenBatchNorm2d, Linear
+from vidseg.layers import ConvNorm, FrozenBatchNorm2d, Linear, onednn
 from vidseg.layers.onednn import available, conv2d, linear
 
 needs_onednn = pytest.mark.skipif(not available(), reason="oneDNN is not used on this processor")
@@ -150,3 +150,16 @@ def test_second_derivatives_are_refused() -> None:
     out = linear(x, weight)
     with pytest.raises(RuntimeError, match="once only: leave out create_graph"):
         torch.autograd.grad(out.sum(), weight, create_graph=True)
+
+
+@needs_onednn
+@pytest.mark.parametrize(("channels", "released"), [(64, 0), (512, 1)])
+def test_the_copy_of_a_large_kernel_is_given_back(channels, released, monkeypatch) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(onednn, "release_freed_memory", lambda: calls.append(None))
+    x, weight = torch.randn(1, channels, 2, 3), torch.randn(channels, channels, 3, 3)
+    options = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1)}
+    with torch.no_grad():
+        found = conv2d(x, weight, None, **options)
+    assert len(calls) == released
+    torch.testing.assert_close(found, F.conv2d(x, weight, padding=1), atol=1e-3, rtol=1e-3)

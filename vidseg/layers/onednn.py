@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidseg.host_memory import release_freed_memory
+
 from .recording import is_recorded
 
 __all__ = ["Conv2d", "Linear", "available", "conv2d", "is_used", "keeps_rows", "linear"]
@@ -29,6 +31,7 @@ __all__ = ["Conv2d", "Linear", "available", "conv2d", "is_used", "keeps_rows", "
 _LEAST_WEIGHTS = 2**14
 _LEAST_PRODUCTS = 2**23
 _STEP, _PART, _LARGE_PART, _MANY_ROWS = 32, 128, 512, 4096
+_LARGE_KERNEL = 2**21
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
@@ -138,7 +141,11 @@ def conv2d(
             x, residual, weight, bias, *place, "add", None, after, [], None
         )
     after = "relu" if relu else "none"
-    return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *place, after, [], "")
+    out = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *place, after, [], "")
+    if weight.numel() >= _LARGE_KERNEL:
+        # oneDNN makes a copy of the kernel; the next one seldom fits into the hole that it leaves.
+        release_freed_memory()
+    return out
 
 
 def available() -> bool:
