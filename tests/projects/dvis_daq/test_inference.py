@@ -48,9 +48,9 @@ def test_slots_run_only_where_somebody_reads_them(slot_rule, calls, tracker, mon
     counted = SimpleNamespace(slots=0, rows=[])
     slots, segment = tracker.slots, tracker.segment
 
-    def count_slots(*args):
+    def count_slots(*args, **options):
         counted.slots += 1
-        return slots(*args)
+        return slots(*args, **options)
 
     def count_rows(queries, projected):
         counted.rows.append(len(queries))
