@@ -14,7 +14,7 @@ __all__ = ["GROUPS", "groups", "select"]
 GROUPS: dict[str, tuple[str, ...]] = {
     "dvis_daq": ("deformable", "frame_segmenter", "published", "video_length"),
     "ytvis": ("ytvis_eval",),
-    "rqvae": ("rqvae_pooling",),
+    "rqvae": ("rqvae_pooling", "rqvae_quantizer"),
     "switches": ("switches",),
 }
 """The modules of this folder whose ``CASES`` make up each group."""
