@@ -74,6 +74,5 @@ def add_config(cfg: CfgNode) -> None:
     node.RETRIEVAL.PROJECTION = True  # compare vectors of method C after a learned linear map
     node.RETRIEVAL.TEMPERATURE = 0.1  # divides the cosines of the contrastive loss
     node.RETRIEVAL.DOCUMENTS_PER_STEP = 128  # that the contrastive loss tells apart
-    # Parts of a document, up to half of it, between which the sizes of its two crops are drawn.
-    node.RETRIEVAL.MIN_CROP = 0.05
-    node.RETRIEVAL.MAX_CROP = 0.3
+    node.RETRIEVAL.MIN_CROP = 0.05  # least share of a document that one of its two crops takes
+    node.RETRIEVAL.MAX_CROP = 0.3  # largest share, up to half

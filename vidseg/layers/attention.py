@@ -256,12 +256,14 @@ def attend_nearby(
     is_open = F.pad(is_open, (0, padding)).unflatten(1, (num_blocks, size, 1))
     place = torch.arange(3 * size, device=query.device)
     near = (place - size - place[:size, None]).abs() <= radius  # (b, 3b)
+    q, k, v = (
+        x.flatten(0, 1).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B n, h, b or 3b, C/h)
+        for x in (q, _with_neighbours(k), _with_neighbours(v))
+    )
     out = F.scaled_dot_product_attention(
-        q.flatten(0, 1).unflatten(-1, (heads, -1)).transpose(1, 2),
-        *(
-            _with_neighbours(x).flatten(0, 1).unflatten(-1, (heads, -1)).transpose(1, 2)
-            for x in (k, v)
-        ),
+        q,
+        k,
+        v,
         attn_mask=_with_neighbours(is_open).flatten(0, 1).mT[:, None] & near,
         dropout_p=attention.dropout if attention.training else 0.0,
     )
