@@ -166,9 +166,10 @@ class DocumentCodesEvaluator(Evaluator):
             by_position=by_position,
             position_mse=split.position_mse(),
         )
-        text = format_report(report)
-        logger.info("%s\n%s", self._dataset_name, text)
-        write_text(self._output_dir / "report.md", text)
+        path = self._output_dir / "report.md"
+        write_text(path, format_report(report))
+        shown = format_report(report, by_window=False)
+        logger.info("%s (by window index: %s)\n%s", self._dataset_name, path, shown)
         write_text(self._output_dir / "per_level.csv", level_csv(report))
         write_text(self._output_dir / "per_window.csv", window_csv(report))
         flat = {f"{task}/{name}": value for task, m in metrics.items() for name, value in m.items()}

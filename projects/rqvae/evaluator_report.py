@@ -49,12 +49,17 @@ class Report:
     position_mse: NDArray[np.float64]
 
 
-def format_report(report: Report) -> str:
-    """Gives all tables as Markdown."""
+def format_report(report: Report, *, by_window: bool = True) -> str:
+    """Gives all tables as Markdown.
+
+    Args:
+        report: what to tell.
+        by_window: with the table by window index, which is long.
+    """
     parts = [
         _rate_section(report),
         _level_section(report),
-        _window_section(report),
+        *([_window_section(report)] if by_window else []),
         *(
             _retrieval_section(title, report.metrics[task])
             for task, title in _RETRIEVAL.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from itertools import zip_longest
 
 import torch
 from torch import Generator, Tensor, distributed, nn
@@ -22,6 +23,7 @@ GRADIENTS = ("straight_through", "rotation")
 # Of noise around repeated vectors: of their size, and at least of the size of what is quantised.
 _NOISE, _LEAST_NOISE = 0.1, 1e-3
 _LEAST_VECTORS_PER_CODE = 3
+_LOOKS_PER_LINE = 20  # for dead codes, between two log lines
 
 
 class ResidualVectorQuantizerEMA(nn.Module):
@@ -98,6 +100,8 @@ class ResidualVectorQuantizerEMA(nn.Module):
         self.dropout = dropout
         self.eps = eps
         self.num_revived = 0
+        self._revived_of_late: list[int] = []
+        self._next_told = 0
         self._is_decay_checked = False
         shape = (num_layers, num_embeddings, embedding_dim)
         entries = torch.zeros(shape) if kmeans_init else torch.randn(shape)
@@ -322,8 +326,14 @@ class ResidualVectorQuantizerEMA(nn.Module):
         smoothed = self._smoothed_size()[: len(residuals)][dead]
         self.cluster_sum[: len(residuals)][dead] = fresh * smoothed.unsqueeze(1)
         self.num_revived += sum(numbers)
-        if is_main():
-            logger.info("revived dead codes, by level: %s", ", ".join(map(str, numbers)))
+        self._revived_of_late = [
+            a + b for a, b in zip_longest(self._revived_of_late, numbers, fillvalue=0)
+        ]
+        if int(self.num_updates) >= self._next_told and is_main():
+            told = ", ".join(map(str, self._revived_of_late))
+            logger.info("revived dead codes, by level: %s", told)
+            self._revived_of_late = []
+            self._next_told = int(self.num_updates) + _LOOKS_PER_LINE * self.revive_every
 
     def _smoothed_size(self) -> Tensor:
         """Usage after Laplace smoothing, ``(Q, K)``, of the same sum."""
