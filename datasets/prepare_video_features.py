@@ -231,7 +231,7 @@ class _Extractor:
         Raises:
             UserError: if the video cannot be read, or gives features that are no numbers.
         """
-        from vidseg.engine.host_memory import release_freed_memory
+        from vidseg.host_memory import release_freed_memory
         from vidseg.video.io import VideoReader
 
         reader = VideoReader(source)

@@ -127,8 +127,8 @@ def test_training_separates_documents_and_freezes_the_rest(retriever: DocumentRe
     trainable = [p for p in retriever.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trainable, 0.01)
     losses = []
-    for iteration in range(60):
-        retriever.at_iteration(iteration, 60, batches)
+    for iteration in range(150):
+        retriever.at_iteration(iteration, 150, batches)
         retriever.train()
         torch.manual_seed(iteration)
         (loss,) = retriever(samples(1)).values()
