@@ -140,7 +140,7 @@ def test_gradients_reach_everything_and_are_finite(
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
-        # A softmax does not change with a constant: the gradient of that bias is 0 but for rounding.
+        # Softmax ignores a constant: the gradient of that bias is 0 but for rounding.
         if "table" not in name and "mean" not in name and name != "pooling.attention.2.bias":
             assert parameter.grad.abs().sum() > 0, name
 
