@@ -71,7 +71,8 @@ def add_config(cfg: CfgNode) -> None:
     # Retrieval.
     node.RETRIEVAL = CfgNode()
     node.RETRIEVAL.BAG_LEVELS = 2  # levels whose codes count in the bag of codes
-    node.RETRIEVAL.PROJECTION = True  # compare vectors of method C after a learned linear map
+    node.RETRIEVAL.NUM_QUERIES = 16  # of method C: means of windows that make up a vector
+    node.RETRIEVAL.DIM = 256  # width of that vector; 0 puts the means side by side
     node.RETRIEVAL.TEMPERATURE = 0.1  # divides the cosines of the contrastive loss
     node.RETRIEVAL.DOCUMENTS_PER_STEP = 128  # that the contrastive loss tells apart
     node.RETRIEVAL.MIN_CROP = 0.05  # least share of a document that one of its two crops takes

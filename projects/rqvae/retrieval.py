@@ -5,9 +5,8 @@
 ``A/bag``             all codes: histogram of (level, code), square root, idf, normalised
 ``B``                 Q codes: the mean over windows, quantised again
 ``B/continuous``      that mean itself, the upper bound of ``B``
-``C``                 the mean weighted by the attention of a trained head, one vector; where the
-                      head has a projection, it is compared after it
-``C/codes``           Q codes: that mean quantised again, as in ``B``, then the same
+``C``                 means weighted by the attention of a trained head, joined to one vector
+``C/codes``           Q codes: the average of these means quantised again, as in ``B``
 ====================  =========================================================================
 
 Codes and codebooks are all that goes in, never the unquantised features. Quantising the mean over
@@ -147,7 +146,7 @@ def aggregate(
 
     Returns:
         Unit vectors, or zeros if no window is valid: ``(M, V)`` rows for ``A/maxsim``, a sparse
-        vector for ``A/bag``, ``(V,)`` otherwise.
+        vector for ``A/bag``, ``(V,)`` otherwise, but that of ``C`` as wide as the head makes it.
 
     Raises:
         ValueError: if the method is unknown.
@@ -162,13 +161,15 @@ def aggregate(
     if method == "A/maxsim":
         return F.normalize(windows - statistics.mean, dim=-1)
     if len(windows) == 0:
-        return torch.zeros_like(statistics.mean)
-    attention = head if method in _OF_HEAD else None
-    pooled = windows.mean(0) if attention is None else attention.pool(windows)
+        width = head.output_dim if method == "C" and head is not None else codebooks.shape[-1]
+        return statistics.mean.new_zeros(width)
+    if method == "C" and head is not None:
+        return F.normalize(head.project(head.pool(windows) - statistics.mean), dim=-1)
+    is_attended = method in _OF_HEAD and head is not None
+    pooled = head.pool(windows).mean(0) if is_attended else windows.mean(0)  # type: ignore
     if method in ("B", "C/codes"):
         pooled = dequantize(_quantize(pooled, codebooks[: codes.shape[1]]), codebooks)
-    vector = pooled - statistics.mean
-    return F.normalize(vector if attention is None else attention.project(vector), dim=-1)
+    return F.normalize(pooled - statistics.mean, dim=-1)
 
 
 def describe(

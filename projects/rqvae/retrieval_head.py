@@ -28,34 +28,55 @@ from .prediction import predict
 from .retrieval import dequantize
 from .samples import cut_document, naming_document, read_sample
 
+_KEY_SCALE = 16.0  # of keys at the start: queries then find what to look for in a few hundred steps
+
 __all__ = ["AttentionPooling", "DocumentRetriever", "contrastive_loss", "draw_crops"]
 
 logger = logging.getLogger(__name__)
 
 
 class AttentionPooling(nn.Module):
-    """Weighs windows by a learned query: ``w = softmax_n(<q, W_k u_n> / sqrt(V))``.
+    """Weighs windows by learned queries: ``w = softmax_n(<q, W_k u_n> / sqrt(V))``.
 
-    Before training the weights are uniform and the projection is the identity.
+    One query gives one mean. Several give as many, each of what its query looks for, which a linear
+    map joins to one vector; a single mean of the windows loses what they have in common with those
+    of other documents one by one. Before training all weights are uniform and the map keeps angles,
+    so that documents compare as by the plain mean.
 
     Args:
         width: V.
-        projection: whether documents are compared after a learned linear map, a metric; without
-            it they are compared as they are.
+        num_queries: P.
+        output_dim: width of the vector, at least V; 0 leaves out the map and puts the means side
+            by side.
+
+    Raises:
+        ValueError: if ``output_dim`` is too small.
     """
 
-    def __init__(self, width: int, *, projection: bool = True) -> None:
+    def __init__(self, width: int, *, num_queries: int = 1, output_dim: int = 0) -> None:
         super().__init__()
-        self.query = nn.Parameter(torch.zeros(width))
-        self.key = nn.Linear(width, width, bias=False)
-        nn.init.eye_(self.key.weight)
-        self.projection: nn.Module = nn.Identity()
-        if projection:
-            self.projection = nn.Linear(width, width, bias=False)
-            nn.init.eye_(self.projection.weight)
+        if 0 < output_dim < width:
+            raise ValueError(f"vectors of {output_dim} cannot hold means of {width}")
+        self.query = nn.Parameter(torch.zeros(num_queries, width))
+        self.key = nn.Linear(width, num_queries * width, bias=False)
+        nn.init.normal_(self.key.weight, std=_KEY_SCALE * width**-0.5)
+        self.projection: nn.Linear | nn.Identity = nn.Identity()
+        if output_dim:
+            self.projection = nn.Linear(num_queries * width, output_dim, bias=False)
+            with torch.no_grad():
+                maps = self.projection.weight.unflatten(1, (num_queries, width))
+                kept = nn.init.orthogonal_(torch.empty(output_dim, width))
+                maps += ((kept - maps.sum(1)) / num_queries).unsqueeze(1)
+
+    @property
+    def output_dim(self) -> int:
+        """Width of the vector of a document."""
+        if isinstance(self.projection, nn.Linear):
+            return self.projection.out_features
+        return self.query.numel()
 
     def pool(self, windows: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Gives the weighted mean of windows.
+        """Gives the weighted means of windows.
 
         Args:
             windows: ``(..., N, V)`` dequantised.
@@ -63,16 +84,17 @@ class AttentionPooling(nn.Module):
                 are uniform.
 
         Returns:
-            ``(..., V)``.
+            ``(..., P, V)``.
         """
-        logits = self.key(windows) @ self.query / windows.shape[-1] ** 0.5
+        keys = self.key(windows).unflatten(-1, self.query.shape)  # (..., N, P, V)
+        logits = (keys * self.query).sum(-1) / windows.shape[-1] ** 0.5  # (..., N, P)
         if mask is not None:
-            logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
-        return (logits.softmax(-1).unsqueeze(-2) @ windows).squeeze(-2)
+            logits = logits.masked_fill(~mask.unsqueeze(-1), torch.finfo(logits.dtype).min)
+        return logits.softmax(-2).mT @ windows
 
-    def project(self, vectors: Tensor) -> Tensor:
-        """Takes centred vectors ``(..., V)`` to the space in which they are compared."""
-        return self.projection(vectors)
+    def project(self, means: Tensor) -> Tensor:
+        """Joins centred means ``(..., P, V)`` to the vector by which documents are compared."""
+        return self.projection(means.flatten(-2))
 
 
 def draw_crops(
@@ -133,7 +155,8 @@ class DocumentRetriever(DocumentRQVAE):
         temperature: of the contrastive loss.
         documents_per_step: that are told apart in a step.
         crop_shares: smallest and largest part of a document that a piece may be.
-        projection: see ``AttentionPooling``.
+        num_queries: see ``AttentionPooling``, as the next.
+        output_dim: see there.
         settings: arguments of ``DocumentRQVAE``.
     """
 
@@ -143,7 +166,8 @@ class DocumentRetriever(DocumentRQVAE):
         temperature: float = 0.1,
         documents_per_step: int = 128,
         crop_shares: tuple[float, float] = (0.05, 0.3),
-        projection: bool = True,
+        num_queries: int = 16,
+        output_dim: int = 256,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -151,7 +175,9 @@ class DocumentRetriever(DocumentRQVAE):
         self.temperature = temperature
         self.documents_per_step = documents_per_step
         self.crop_shares = crop_shares
-        self.head = AttentionPooling(self.rvq.codebooks.shape[-1], projection=projection)
+        self.head = AttentionPooling(
+            self.rvq.codebooks.shape[-1], num_queries=num_queries, output_dim=output_dim
+        )
         self._codes: list[Tensor] = []
 
     @classmethod
@@ -173,11 +199,18 @@ class DocumentRetriever(DocumentRQVAE):
                 f"MODEL.RQVAE.RETRIEVAL.TEMPERATURE is {node.TEMPERATURE} and DOCUMENTS_PER_STEP "
                 f"{node.DOCUMENTS_PER_STEP}; they must be above 0 and at least 2"
             )
+        width = cfg.MODEL.RQVAE.CODE_DIM or cfg.MODEL.RQVAE.LATENT_DIM
+        if node.NUM_QUERIES < 1 or 0 < node.DIM < width or node.DIM < 0:
+            raise ConfigError(
+                f"MODEL.RQVAE.RETRIEVAL.NUM_QUERIES is {node.NUM_QUERIES} and DIM {node.DIM}; set "
+                f"at least 1 query and DIM to 0 or at least {width}, the width of the codes"
+            )
         return {
             "temperature": node.TEMPERATURE,
             "documents_per_step": node.DOCUMENTS_PER_STEP,
             "crop_shares": (low, high),
-            "projection": node.PROJECTION,
+            "num_queries": node.NUM_QUERIES,
+            "output_dim": node.DIM,
             **super().from_config(cfg),
         }
 

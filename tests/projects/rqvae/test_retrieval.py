@@ -99,8 +99,11 @@ def test_a_masked_document_is_a_zero(
     method: str, codebooks: Tensor, statistics: CodeStatistics
 ) -> None:
     codes, mask = draw(0, 3)
-    kinds = {"codebooks": codebooks, "statistics": statistics, "head": AttentionPooling(V)}
-    assert not aggregate(codes, mask, method, **kinds).to_dense().any()
+    head = AttentionPooling(V, num_queries=3, output_dim=2 * V)
+    kinds = {"codebooks": codebooks, "statistics": statistics, "head": head}
+    found = aggregate(codes, mask, method, **kinds)
+    assert not found.to_dense().any()
+    assert found.shape[-1] == aggregate(*draw(4), method, **kinds).shape[-1]
 
 
 def test_b_is_the_mean_quantised_again(codebooks: Tensor, statistics: CodeStatistics) -> None:
@@ -120,14 +123,18 @@ def test_b_is_the_mean_quantised_again(codebooks: Tensor, statistics: CodeStatis
     torch.testing.assert_close(aggregate(codes, mask, "B/continuous", **kinds), expected)
 
 
-@pytest.mark.parametrize("projection", [True, False])
-def test_an_untrained_c_is_b(
-    projection: bool, codebooks: Tensor, statistics: CodeStatistics
+@pytest.mark.parametrize(("num_queries", "output_dim"), [(1, 0), (3, 0), (1, V), (5, 2 * V)])
+def test_an_untrained_c_compares_like_b(
+    num_queries: int, output_dim: int, codebooks: Tensor, statistics: CodeStatistics
 ) -> None:
-    head = AttentionPooling(V, projection=projection)
-    found = describe(*draw(9), codebooks=codebooks, statistics=statistics, head=head)
-    torch.testing.assert_close(found["C"], found["B/continuous"])
-    torch.testing.assert_close(found["C/codes"], found["B"])
+    head = AttentionPooling(V, num_queries=num_queries, output_dim=output_dim)
+    kinds = {"codebooks": codebooks, "statistics": statistics, "head": head}
+    documents = [describe(*draw(9, seed=seed), **kinds) for seed in range(4)]
+    c, b = (torch.stack([one[name] for one in documents]) for name in ("C", "B/continuous"))
+    assert c.shape[1] == head.output_dim
+    torch.testing.assert_close(c @ c.T, b @ b.T)
+    for one in documents:
+        torch.testing.assert_close(one["C/codes"], one["B"])
 
 
 def test_bag_weighs_rare_codes_more(codebooks: Tensor) -> None:
