@@ -85,7 +85,7 @@ class MultiWindowDecoder(nn.Module):
         self,
         queries: Tensor,
         memory: Tensor,
-        centres: Tensor,
+        centres: Tensor | None = None,
         *,
         window_mask: Tensor | None = None,
         frame_mask: Tensor | None = None,
@@ -96,7 +96,8 @@ class MultiWindowDecoder(nn.Module):
         Args:
             queries: ``(B, T, C)``, the positional queries of the frames.
             memory: ``(B, N, C)``, vectors of the windows in any order.
-            centres: ``(N,)`` or ``(B, N)``, the middles of the windows in frames.
+            centres: ``(N,)`` or ``(B, N)``, the middles of the windows in frames; None for windows
+                in their order that share the frames evenly.
             window_mask: ``(B, N)``; None if all windows are valid.
             frame_mask: ``(B, T)``; None if all frames are valid.
             first_frame: time of the first query, on the clock of the centres.
@@ -105,7 +106,11 @@ class MultiWindowDecoder(nn.Module):
             ``(B, T, C)``.
         """
         channels = queries.shape[-1]
-        times = first_frame + torch.arange(queries.shape[1], device=queries.device)
+        num_frames, num = queries.shape[1], memory.shape[1]
+        times = first_frame + torch.arange(num_frames, device=queries.device)
+        if centres is None:
+            shares = torch.arange(num, device=queries.device) + 0.5
+            centres = first_frame + shares * (num_frames / max(num, 1)) - 0.5
         memory_pos = query_pos = None
         if self.memory_positions:
             query_pos = sinusoidal_positions(times, channels).to(queries.dtype)

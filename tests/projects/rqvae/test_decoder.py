@@ -39,6 +39,15 @@ def test_order_of_the_windows_does_not_matter_their_places_do(reach: float) -> N
     assert (misplaced - want).abs().max() > 1e-2
 
 
+def test_windows_without_places_share_the_frames_evenly() -> None:
+    decoder = MultiWindowDecoder(16, num_layers=2, nhead=2)
+    queries, memory = torch.randn(2, 12, 16), torch.randn(2, 3, 16)
+    want = decoder(queries, memory, torch.tensor([1.5, 5.5, 9.5]))
+    torch.testing.assert_close(decoder(queries, memory), want)
+    late = decoder(queries, memory, torch.tensor([101.5, 105.5, 109.5]), first_frame=100)
+    torch.testing.assert_close(decoder(queries, memory, first_frame=100), late)
+
+
 def test_without_positions_nobody_knows_where_a_window_is() -> None:
     model = decoder(memory_positions=False)
     queries, memory, centres = inputs()
