@@ -1,4 +1,5 @@
-"""Config keys of RQ-VAE. The defaults are those of the classes; presets change them."""
+"""Config keys of RQ-VAE. The defaults are those of the classes, but for k-means;
+presets change them."""
 
 from __future__ import annotations
 

@@ -102,7 +102,12 @@ class LinearCodec(nn.Module):
         self.register_buffer("mean", torch.zeros(block * input_dim))
         self.register_buffer("is_fitted", torch.tensor(False))
         self.rvq = ResidualVectorQuantizerEMA(
-            codebook_size, code_dim, num_codebooks, commitment_cost, decay, **(quantizer or {})
+            codebook_size,
+            code_dim,
+            num_codebooks,
+            commitment_cost,
+            decay,
+            **{"kmeans_init": True, **(quantizer or {})},
         )
         self.fitting = Fitting(
             (num_codebooks, codebook_size, code_dim),

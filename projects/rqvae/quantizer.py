@@ -31,8 +31,9 @@ class ResidualVectorQuantizerEMA(nn.Module):
 
     Codebooks are no parameters but moving averages of the vectors that chose their entries (van den
     Oord et al., 2017, appendix A.1; in levels: Zeghidour et al., SoundStream, 2021). They and
-    whether they are initialised travel with the checkpoint. While they are not, nothing is
-    quantised: vectors pass as they are, with a loss of 0 and codes -1.
+    whether they are initialised travel with the checkpoint. While they are not, which is so with
+    ``kmeans_init`` until :meth:`initialize`, nothing is quantised: vectors pass as they are, with a
+    loss of 0 and codes -1.
 
     A vector's codes do not depend on the others of its batch. Everything is computed in the dtype
     of the codebooks, float32 or, after ``.double()``, float64, under autocast as well. With several
@@ -44,7 +45,8 @@ class ResidualVectorQuantizerEMA(nn.Module):
         num_layers: Q, levels.
         commitment_cost: weight of the loss that keeps vectors near their quantised ones.
         decay: of the moving averages.
-        kmeans_init: wait for :meth:`initialize`; otherwise start from random normal entries.
+        kmeans_init: wait for :meth:`initialize`; otherwise start from random normal entries, which
+            revival replaces by vectors of the data where they are not used.
         kmeans_iters: steps of k-means.
         revive_every: training steps between revivals of dead codes; 0 for never.
         revive_threshold: a code is dead below this share of its level's mean usage.
@@ -71,7 +73,7 @@ class ResidualVectorQuantizerEMA(nn.Module):
         commitment_cost: float = 0.25,
         decay: float = 0.9,
         *,
-        kmeans_init: bool = True,
+        kmeans_init: bool = False,
         kmeans_iters: int = 10,
         revive_every: int = 20,
         revive_threshold: float = 0.1,
@@ -137,10 +139,10 @@ class ResidualVectorQuantizerEMA(nn.Module):
             level that is not used.
 
         Raises:
-            ValueError: if there are not so many levels.
+            ValueError: if there are not so many levels, or the shapes do not fit.
         """
         levels = self._draw_levels() if num_quantizers is None else self._check(num_quantizers)
-        rows = (z if mask is None else z[mask]).reshape(-1, z.shape[-1]).to(self.codebooks.dtype)
+        rows = self._rows(z, mask)
         codes = torch.full((len(rows), len(self.codebooks)), -1, dtype=torch.int64, device=z.device)
         if not self.initialized:
             return _place(rows, z, mask, 0), rows.new_zeros(()), _place(codes, z, mask, -1)
@@ -174,11 +176,11 @@ class ResidualVectorQuantizerEMA(nn.Module):
             ``(..., Q)`` int64, -1 where masked or of a level that is not used.
 
         Raises:
-            ValueError: if there are not so many levels.
+            ValueError: if there are not so many levels, or the shapes do not fit.
         """
         num_levels = len(self.codebooks)
         levels = self._check(num_levels if num_quantizers is None else num_quantizers)
-        rows = (z if mask is None else z[mask]).reshape(-1, z.shape[-1]).to(self.codebooks.dtype)
+        rows = self._rows(z, mask)
         codes = torch.full((len(rows), num_levels), -1, dtype=torch.int64, device=z.device)
         if self.initialized:
             with torch.autocast(z.device.type, enabled=False):
@@ -223,9 +225,9 @@ class ResidualVectorQuantizerEMA(nn.Module):
             generator: of a CPU; torch's global one if None.
 
         Raises:
-            ValueError: if there are no vectors.
+            ValueError: if there are no vectors, or of another width.
         """
-        vectors = _gather_rows(vectors.to(self.codebooks))
+        vectors = _gather_rows(self._rows(vectors.to(self.codebooks)))
         if is_main():
             self._cluster(vectors, generator)
         if world_size() > 1:
@@ -368,6 +370,20 @@ class ResidualVectorQuantizerEMA(nn.Module):
         if world_size() > 1:
             distributed.broadcast(drawn, 0)
         return int(drawn)
+
+    def _rows(self, z: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Gives the vectors that count, ``(M, V)`` in the dtype of the codebooks."""
+        width = self.codebooks.shape[2]
+        if z.shape[-1:] != (width,):
+            raise ValueError(f"vectors {tuple(z.shape)}; those of the codebooks are {width} wide")
+        if mask is None:
+            return z.reshape(-1, width).to(self.codebooks.dtype)
+        if mask.dtype != torch.bool or mask.shape != z.shape[:-1]:
+            raise ValueError(
+                f"the mask of vectors {tuple(z.shape)} is bool {tuple(z.shape[:-1])}, got "
+                f"{mask.dtype} {tuple(mask.shape)}"
+            )
+        return z[mask].to(self.codebooks.dtype)
 
     def _check(self, levels: int) -> int:
         if not 1 <= levels <= len(self.codebooks):

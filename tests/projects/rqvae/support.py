@@ -42,6 +42,7 @@ def build(*, fitted: bool = True, **settings: Any) -> DocumentRQVAE:
         "nhead": 4,
         "dropout": 0.0,
         "code_dim": 8,
+        "quantizer": {"kmeans_init": True},
     }
     model = DocumentRQVAE(**{**given, **settings})
     if fitted:

@@ -74,7 +74,7 @@ def test_every_level_starts_with_codes_in_use() -> None:
 
 
 def test_before_k_means_nothing_is_quantised() -> None:
-    quantizer = ResidualVectorQuantizerEMA(8, 6, 3)
+    quantizer = ResidualVectorQuantizerEMA(8, 6, 3, kmeans_init=True)
     z, mask = torch.randn(4, 5, 6, requires_grad=True), torch.rand(4, 5) < 0.5
     z_q, loss, codes = quantizer(z, mask)
     assert torch.equal(z_q, z * mask.unsqueeze(2))

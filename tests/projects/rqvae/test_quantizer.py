@@ -232,6 +232,12 @@ def test_impossible_requests_say_what_is_possible() -> None:
         quantizer.decode(torch.tensor([[3, 20]]))
     with pytest.raises(ValueError, match="codes of 5 levels; there are 4"):
         quantizer.decode(torch.zeros(2, 5, dtype=torch.int64))
+    for call in (quantizer, quantizer.encode, quantizer.initialize):
+        with pytest.raises(ValueError, match=r"vectors \(2, 5\).*6 wide"):
+            call(torch.randn(2, 5))
+    for mask in (torch.ones(3, dtype=torch.bool), torch.ones(2)):
+        with pytest.raises(ValueError, match=r"mask of vectors \(2, 6\) is bool \(2,\)"):
+            quantizer(torch.randn(2, 6), mask)
     with pytest.raises(ValueError, match=r"'rotate'.*rotation"):
         make(gradient="rotate")
     with pytest.raises(ValueError, match=r"1\.0.*\[0, 1\)"):
