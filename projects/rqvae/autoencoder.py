@@ -22,7 +22,7 @@ from .fitting import Batches
 from .losses import cosine_loss, delta_loss, squared_error
 from .network import DocumentNetwork
 from .prediction import predict
-from .samples import check_features, cut_document, read_sample
+from .samples import check_features, check_finite, cut_document, read_sample
 from .settings import settings_of
 
 __all__ = ["DocumentRQVAE", "Reconstruction"]
@@ -57,6 +57,12 @@ class DocumentRQVAE(DocumentNetwork):
 
     For the arguments see ``DocumentNetwork``. Features come and go in their own scale; the model
     standardises them.
+
+    A run from a config fits scale and codebooks by :meth:`at_iteration`. A training loop of your own
+    needs neither: features are then taken as they are, and the codebooks start at random. To fit
+    them, call ``standardisation.fit`` with the documents before the first step; for k-means build
+    the model with ``quantizer={"kmeans_init": True}``, train a while without quantisation, and call
+    ``rvq.initialize`` with the valid :meth:`latents` of many documents.
     """
 
     feature_dim_key = "MODEL.RQVAE.INPUT_DIM"
@@ -88,12 +94,13 @@ class DocumentRQVAE(DocumentNetwork):
             ``(x_recon (B, T, D), loss, codes (B, N, Q))``.
 
         Raises:
-            ValueError: if the shapes do not fit, or documents are too long (see ``max_seq_len``).
+            ValueError: if the shapes do not fit, a valid frame holds NaN or infinity, or documents
+                are too long (see ``max_seq_len``).
             DataError: if the features of a sample cannot be used; names the document.
         """
         if isinstance(x, list):
             return self._losses_of(x) if self.training else [predict(self, one) for one in x]
-        check_features(x, mask, self.input_dim)
+        x = self._checked(x, mask)
         found = self._train_batch(x, mask) if self.training else self._eval_batch(x, mask)
         return found if details else (found.x_recon, found.loss, found.codes)
 
@@ -116,18 +123,18 @@ class DocumentRQVAE(DocumentNetwork):
             without any has its full length, and masked windows only.
 
         Raises:
-            ValueError: as ``forward``, or if there are not so many levels.
+            ValueError: as ``forward``, or if there are not so many levels. Names the document by
+                its number if there are several.
         """
         if isinstance(x, Tensor) and x.dim() == 2:
-            return self.encode(x[None], None if mask is None else mask[None], num_quantizers)[0]
+            return self._encode_one(x, mask, num_quantizers)
         tokens = []
         for number, features in enumerate(x):
-            own = None if mask is None else mask[number]
-            check_features(features[None], None if own is None else own[None], self.input_dim)
-            features, own = cut_document(features, own)
-            z, window_mask = self.latents(features, own)
-            codes = self.rvq.encode(z, window_mask, num_quantizers)
-            tokens.append(DocumentCodes(codes, window_mask, len(features)))
+            try:
+                own = None if mask is None else mask[number]
+                tokens.append(self._encode_one(features, own, num_quantizers))
+            except ValueError as error:
+                raise ValueError(f"document {number}: {error}") from error
         return tokens
 
     @torch.no_grad()
@@ -160,6 +167,21 @@ class DocumentRQVAE(DocumentNetwork):
     def at_iteration(self, iteration: int, max_iter: int, batches: Batches) -> bool:
         """Fits scale, codebooks and the statistics of codes when each is due; see ``Fitting``."""
         return self.fitting.at_iteration(self, iteration, max_iter, batches)
+
+    def _encode_one(
+        self, features: Tensor, mask: Tensor | None, num_quantizers: int | None
+    ) -> DocumentCodes:
+        x = self._checked(features[None], None if mask is None else mask[None])
+        features, mask = cut_document(x[0], mask)
+        z, window_mask = self.latents(features, mask)
+        codes = self.rvq.encode(z, window_mask, num_quantizers)
+        return DocumentCodes(codes, window_mask, len(features))
+
+    def _checked(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Gives ``(B, T, D)`` in the precision of the parameters."""
+        check_features(x, mask, self.input_dim)
+        check_finite(x, mask)
+        return x.to(self.output_head.weight.dtype)
 
     def _train_batch(self, x: Tensor, mask: Tensor | None) -> Reconstruction:
         # Crops may stem from anywhere: all of the clock is trained, not its beginning alone.
@@ -224,8 +246,7 @@ class DocumentRQVAE(DocumentNetwork):
         features, masks = zip(*documents, strict=True)
         x, mask = pad_sequences(features, masks=masks)
         is_whole = all(m is None and len(f) == x.shape[1] for f, m in documents)
-        found: Reconstruction = self(x, None if is_whole else mask, details=True)
-        return found.losses
+        return self._train_batch(x, None if is_whole else mask).losses
 
 
 def _lengths(mask: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vidseg.errors import DataError
 
-__all__ = ["check_features", "cut_document", "naming_document", "read_sample"]
+__all__ = ["check_features", "check_finite", "cut_document", "naming_document", "read_sample"]
 
 
 @contextlib.contextmanager
@@ -56,16 +56,18 @@ def check_features(x: Tensor, mask: Tensor | None, width: int) -> None:
 
 
 def check_finite(x: Tensor, mask: Tensor | None) -> None:
-    """Checks the numbers of ``(T, D)`` where the mask ``(T,)`` is True.
+    """Checks the numbers of ``(T, D)`` or ``(B, T, D)`` where the mask, if any, is True.
 
     Raises:
-        ValueError: if any is NaN or infinite; names the first frame.
+        ValueError: if any is NaN or infinite; names the first frame, of a batch its document too.
     """
     bad = ~torch.isfinite(x).all(-1)
     if mask is not None:
         bad &= mask
     if bad.any():
-        raise ValueError(f"the features of frame {int(bad.nonzero()[0])} hold NaN or infinity")
+        *documents, frame = bad.nonzero()[0].tolist()
+        where = "".join(f" of document {number}" for number in documents)
+        raise ValueError(f"the features of frame {frame}{where} hold NaN or infinity")
 
 
 def cut_document(features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

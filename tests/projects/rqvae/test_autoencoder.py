@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.projects.rqvae.support import FULL, GLOBAL, WIDTH, build, document, padded
+from vidseg.projects.rqvae import DocumentRQVAE
 from vidseg.projects.rqvae.documents import DocumentCodes
 
 SETTINGS = pytest.mark.parametrize(
@@ -258,8 +259,54 @@ def test_unsuitable_features_are_refused() -> None:
         model(torch.zeros(1, 20, 13))
     with pytest.raises(ValueError, match="no frames"):
         model.encode(torch.zeros(0, WIDTH))
+    with pytest.raises(ValueError, match="document 1: there are no frames"):
+        model.encode([document(20), torch.zeros(0, WIDTH)])
     with pytest.raises(ValueError, match=r"mask must be bool \(1, 20\)"):
         model(torch.zeros(1, 20, WIDTH), torch.ones(1, 19, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+def test_values_that_are_no_numbers_are_refused(is_training: bool) -> None:
+    model = build(**FULL).train(is_training)
+    x = torch.stack([document(20), document(20, 1)])
+    x[1, 7, 3] = torch.nan
+    with pytest.raises(ValueError, match="frame 7 of document 1 hold NaN"):
+        model(x)
+    with pytest.raises(ValueError, match="document 1: .*frame 7.* hold NaN"):
+        model.encode(x)
+
+
+def test_features_of_any_dtype_are_taken() -> None:
+    model = build(**FULL)
+    x = document(20).round()[None]
+    want = model(x)
+    for dtype in (torch.float64, torch.bfloat16, torch.int64):
+        x_recon, loss, codes = model(x.to(dtype))
+        assert torch.equal(codes, want[2])
+        assert torch.equal(x_recon, want[0])
+        assert loss == want[1]
+        assert torch.equal(model.encode(x[0].to(dtype)).codes, codes[0])
+
+
+def test_a_training_loop_needs_no_config() -> None:
+    torch.manual_seed(0)
+    model = DocumentRQVAE(WIDTH, 32, 16, 4, 10, 4, 128, 1, 2, 4, 0.0).train()
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    x, mask = padded([document(50), document(31, 1)], 50)
+    x = (x - 5) / 3
+    losses = []
+    for _ in range(60):
+        x_recon, loss, codes = model(x, mask)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.9 * losses[0]
+    x_recon, _, codes = model.eval()(x, mask)
+    valid = codes[codes[..., 0] >= 0]
+    assert (valid >= 0).all()
+    assert all(len(level.unique()) > 4 for level in valid.unbind(1))
+    assert torch.equal(model.decode(model.encode(x[0])), x_recon[0])
 
 
 def test_codes_that_do_not_fit_are_refused() -> None:
