@@ -58,7 +58,7 @@ class DocumentRQVAE(DocumentNetwork):
     For the arguments see ``DocumentNetwork``. Features come and go in their own scale; the model
     standardises them.
 
-    A run from a config fits scale and codebooks by :meth:`at_iteration`. A training loop of your own
+    A run from a config fits scale and codebooks by :meth:`at_iteration`. Another training loop
     needs neither: features are then taken as they are, and the codebooks start at random. To fit
     them, call ``standardisation.fit`` with the documents before the first step; for k-means build
     the model with ``quantizer={"kmeans_init": True}``, train a while without quantisation, and call

@@ -1,5 +1,4 @@
-"""Config keys of RQ-VAE. The defaults are those of the classes, but for k-means;
-presets change them."""
+"""Config keys of RQ-VAE. Defaults are those of the classes, but for k-means; presets change them."""
 
 from __future__ import annotations
 
