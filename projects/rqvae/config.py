@@ -1,4 +1,4 @@
-"""Config keys of RQ-VAE. Defaults are those of the classes, but for k-means; presets change them."""
+"""Config keys of RQ-VAE. Defaults are those of the classes, but k-means is on; presets differ."""
 
 from __future__ import annotations
 
