@@ -193,7 +193,7 @@ class ResidualVectorQuantizerEMA(nn.Module):
         """Gives the vectors that codes stand for, bit by bit those of :meth:`forward`.
 
         Args:
-            codes: ``(..., L)`` of the first L levels; a code of -1 adds nothing.
+            codes: ``(..., L)`` integers of the first L levels; a code of -1 adds nothing.
 
         Returns:
             ``(..., V)``.
@@ -206,7 +206,7 @@ class ResidualVectorQuantizerEMA(nn.Module):
             raise ValueError(f"codes of {codes.shape[-1]} levels; there are {levels} codebooks")
         if codes.numel() and int(codes.max()) >= num_entries:
             raise ValueError(f"code {int(codes.max())}; a codebook has {num_entries} entries")
-        rows = codes.reshape(-1, codes.shape[-1])
+        rows = codes.reshape(-1, codes.shape[-1]).long()
         quantized = self.codebooks.new_zeros(len(rows), width)
         for level, found in enumerate(rows.unbind(1)):
             entries = self.codebooks[level].index_select(0, found.clamp(min=0))

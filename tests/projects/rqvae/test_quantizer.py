@@ -217,6 +217,13 @@ def test_decoded_codes_equal_the_quantised_vectors_bit_for_bit(levels: int) -> N
     assert (codes[..., levels:] == -1).all()
 
 
+def test_codes_may_be_integers_of_any_size() -> None:
+    quantizer = make().eval()
+    codes = torch.tensor([[3, 19, -1, -1], [0, 7, 4, 1]])
+    for dtype in (torch.int8, torch.int16, torch.int32):
+        assert torch.equal(quantizer.decode(codes.to(dtype)), quantizer.decode(codes))
+
+
 def test_levels_are_nested() -> None:
     quantizer = make(levels=8).eval()
     z = torch.randn(40, 6)
