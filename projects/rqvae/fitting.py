@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vidseg.collectives import world_size
+from vidseg.errors import DataError
 
 from .retrieval import CodeStatistics, collect_statistics
 from .samples import cut_document, naming_document, read_sample
@@ -120,7 +121,13 @@ class Fitting(nn.Module):
             vectors.append(z[window_mask])
             num_gathered += len(vectors[-1])
         logger.info("codebooks: k-means of %d vectors on this process", num_gathered)
-        model.rvq.initialize(torch.cat(vectors))
+        try:
+            model.rvq.initialize(torch.cat(vectors))
+        except ValueError as error:
+            raise DataError(
+                f"k-means: {error}: not one window of the training documents has the valid frames "
+                "that it needs (MODEL.RQVAE.MIN_VALID_FRAMES)"
+            ) from error
 
     def _fit_statistics(self, model: Any, batches: Batches) -> None:
         def documents() -> Iterator[tuple[Tensor, Tensor]]:

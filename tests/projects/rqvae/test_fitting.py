@@ -112,6 +112,12 @@ def test_all_vectors_are_taken_of_a_small_set(caplog: pytest.LogCaptureFixture) 
     assert model.rvq.initialized
 
 
+def test_a_set_without_a_valid_window_is_told() -> None:
+    model = build(fitted=False, warmup_fraction=0.0, min_valid_frames=9)
+    with pytest.raises(DataError, match=r"k-means: .*not one window.*MIN_VALID_FRAMES"):
+        model.at_iteration(0, 10, Passes([document(8), document(5, 1)]))
+
+
 def test_masked_windows_take_no_part() -> None:
     mask = torch.ones(60, dtype=torch.bool)
     mask[20:] = False
