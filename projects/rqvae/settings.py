@@ -119,6 +119,7 @@ def _check(node: CfgNode) -> None:
     for name, choices in (("POOLING_TYPE", POOLING_TYPES), ("GRADIENT", GRADIENTS)):
         hint = ", ".join(nearest(node[name], choices) or choices)
         _require(node[name] in choices, f"{name} is {node[name]!r}; nearest: {hint}")
+    _require(node.CODEBOOK_SIZE >= 2, "CODEBOOK_SIZE is 1; one entry can tell nothing apart")
     width, heads, layers = node.LATENT_DIM, node.NHEAD, node.NUM_DECODER_LAYERS
     _require(width % heads == 0, f"NHEAD is {heads} and LATENT_DIM {width}; set NHEAD to a divisor")
     _require(width % 2 == 0, f"LATENT_DIM is {width}; positions need an even width")

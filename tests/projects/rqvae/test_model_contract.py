@@ -178,6 +178,7 @@ def test_the_sketch_is_a_config() -> None:
         ("DECAY", 1.0, "DECAY is 1.0"),
         ("WARMUP_FRACTION", -0.5, "WARMUP_FRACTION is -0.5"),
         ("CODEBOOK_SIZE", 0, "CODEBOOK_SIZE is 0"),
+        ("CODEBOOK_SIZE", 1, "CODEBOOK_SIZE is 1"),
         ("MIN_VALID_FRAMES", 26, "MIN_VALID_FRAMES is 26, more than WINDOW_SIZE 25"),
         ("POOLING_TYPE", "global", "POSITION_BIAS, LOCAL_MEMORY, OVERLAP_ADD cannot be on"),
         ("LATENT_DIM", 0, "LATENT_DIM is 0"),
