@@ -53,7 +53,7 @@ class DocumentNetwork(nn.Module):
         code_dim: V; 0 quantises the pooled vectors as they are, C wide.
         window_mode: see ``windows.MODES``.
         allow_gaps: whether S may exceed W.
-        min_valid_frames: with which a window counts.
+        min_valid_frames: with which a window counts; a whole document, if it is the window.
         pooling_hidden_dim: see the poolings, as the next two.
         heads: see there.
         position_bias: see there.
@@ -133,7 +133,7 @@ class DocumentNetwork(nn.Module):
         self.window_mode, self.is_global = window_mode, is_global
         self.max_seq_len = max_seq_len
         self.loss_cosine, self.loss_delta = loss_cosine, loss_delta
-        self.bag_levels = bag_levels
+        self.bag_levels, self.min_valid_frames = bag_levels, min_valid_frames
         width = code_dim or latent_dim
         windows: dict[str, Any] = {
             "window": window_size,
@@ -280,8 +280,8 @@ class DocumentNetwork(nn.Module):
         frames = self._encode(x, mask, clock)  # (B, T, C)
         if self.is_global:
             pooled = self.pooling(frames, mask)[:, None]
-            window_mask = x.new_ones(len(x), 1, dtype=torch.bool)
-            window_mask = window_mask if mask is None else mask.any(1, keepdim=True)
+            valid = x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+            window_mask = valid.sum(1, keepdim=True) >= max(self.min_valid_frames, 1)
         else:
             pooled, window_mask = self.pooling(frames, mask)
         z = pooled if self.code_in is None else self.code_in(pooled)

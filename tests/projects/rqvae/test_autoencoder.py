@@ -126,6 +126,17 @@ def test_documents_without_valid_frames(settings: dict[str, Any]) -> None:
     assert (model.decode(tokens) == 0).all()
 
 
+@pytest.mark.parametrize("settings", [{}, GLOBAL], ids=["sliding", "global"])
+def test_windows_need_their_valid_frames(settings: dict[str, Any]) -> None:
+    model = build(min_valid_frames=8, **settings)
+    masks = [model.encode(document(length)).window_mask for length in (7, 9)]
+    assert [bool(mask.any()) for mask in masks] == [False, True]
+    x, mask = padded([document(9)], 20)
+    assert model.encode(x[0], mask[0]).window_mask.any()
+    mask[0, 3:5] = False
+    assert not model.encode(x[0], mask[0]).window_mask.any()
+
+
 @SETTINGS
 @pytest.mark.parametrize("quantised", [False, True])
 @pytest.mark.filterwarnings("ignore:Anomaly Detection")
