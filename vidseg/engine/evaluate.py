@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 _LOG_SECONDS = 30.0
 _VIDEOS = "videos"  # folder of what is kept of each video until the evaluation is complete
 _DAMAGED = "damaged.json"
-_NUM_DAMAGED = "damaged/videos"  # flat name of a metric
+_NUM_DAMAGED = "damaged/"  # flat name of a metric, before what is counted
 
 
 def evaluate_model(
@@ -66,7 +66,8 @@ def evaluate_model(
 
     A video that cannot be read, or for which the model raises a ``DataError``, is left out and
     counts as one without predictions. Such videos are listed in ``damaged.json``, and their number
-    is the metric ``damaged/videos``, which is there only if there are any.
+    is the metric ``damaged/videos`` (``damaged/documents`` of sequences), which is there only if
+    there are any.
 
     Args:
         cfg: of the run; decides loader, evaluator and precision.
@@ -106,7 +107,7 @@ def evaluate_model(
         results = evaluator.evaluate()
         damaged = {key: reason for part in gather(damaged) for key, reason in part.items()}
         if damaged:
-            results = {**results, "damaged": {"videos": float(len(damaged))}}
+            results = {**results, "damaged": {_plural(dataset_name): float(len(damaged))}}
         run_on_main(lambda: _report_damaged(directory, dataset_name, damaged))
     return results
 
@@ -127,7 +128,7 @@ def forget_videos(output_dir: str | Path, metrics: Mapping[str, Mapping[str, flo
 
 def is_incomplete(flat: Mapping[str, float]) -> bool:
     """Tells of flat metrics whether videos were left out because they are damaged."""
-    return flat.get(_NUM_DAMAGED, 0) > 0
+    return any(name.startswith(_NUM_DAMAGED) for name in flat)
 
 
 def check_whole(output_dir: str | Path, metrics: Mapping[str, Mapping[str, float]]) -> None:
@@ -140,16 +141,19 @@ def check_whole(output_dir: str | Path, metrics: Mapping[str, Mapping[str, float
     Raises:
         DataError: if so.
     """
-    found = [
-        f"{flat[_NUM_DAMAGED]:.0f} of {name} (see {inference_dir(output_dir, name) / _DAMAGED})"
-        for name, flat in metrics.items()
-        if is_incomplete(flat)
-    ]
-    if found:
-        raise DataError(
-            f"damaged videos count as videos without predictions: {', '.join(found)}; once they "
-            "are repaired, the same command runs them alone"
-        )
+    found: dict[str, list[str]] = {}
+    for name, flat in metrics.items():
+        for metric in flat:
+            if metric.startswith(_NUM_DAMAGED):
+                where = f"{name} (see {inference_dir(output_dir, name) / _DAMAGED})"
+                items = found.setdefault(metric.removeprefix(_NUM_DAMAGED), [])
+                items.append(f"{flat[metric]:.0f} of {where}")
+    told = "; ".join(
+        f"damaged {items} count as {items} without predictions: {', '.join(places)}"
+        for items, places in found.items()
+    )
+    if told:
+        raise DataError(f"{told}; once they are repaired, the same command runs them alone")
 
 
 def inference_dir(output_dir: str | Path, dataset_name: str) -> Path:
@@ -318,23 +322,28 @@ def _report_damaged(directory: Path, name: str, damaged: Mapping[Any, str]) -> N
     if not damaged:
         path.unlink(missing_ok=True)
         return
-    item = DatasetCatalog.metadata(name).item
+    items = _plural(name)
     rows = {str(key): damaged[key] for key in sorted(damaged, key=str)}
     content = json.dumps(rows, indent=2, ensure_ascii=False).encode()
     write_atomically(path, lambda file: file.write(content))
     metrics = directory / "metrics.json"
     if metrics.is_file():
-        marked = {**read_json(metrics), _NUM_DAMAGED: len(damaged)}
+        marked = {**read_json(metrics), _NUM_DAMAGED + items: len(damaged)}
         text = json.dumps(marked, indent=2).encode()
         write_atomically(metrics, lambda file: file.write(text))
     logger.warning(
-        "%s: %d damaged %ss count as %ss without predictions\n%s",
+        "%s: %d damaged %s count as %s without predictions\n%s",
         name,
         len(damaged),
-        item,
-        item,
+        items,
+        items,
         "\n".join(f"  {key}: {reason}" for key, reason in rows.items()),
     )
+
+
+def _plural(name: str) -> str:
+    """Gives what messages and metrics call the records of a data set."""
+    return f"{DatasetCatalog.metadata(name).item}s"
 
 
 @contextlib.contextmanager
