@@ -70,6 +70,7 @@ def test_draft_without_content_can_be_discarded(tmp_path: Path) -> None:
         (None, r"^score file .*a\.json does not exist$"),
         (b'{"a":\n 1,, }', r"a\.json is not valid json: .* in line 2, column"),
         (b"\xff\xfe\x00", r"a\.json is not valid json: it is not text"),
+        (b"9" * 5000, r"a\.json is not valid json: "),
     ],
 )
 def test_what_is_wrong_with_json_is_told_in_one_sentence(

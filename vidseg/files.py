@@ -260,6 +260,8 @@ def read_json(path: Path, *, what: str = "file") -> Any:
         raise DataError(f"{path} is not valid json: it is nested too deeply") from None
     except UnicodeDecodeError:
         raise DataError(f"{path} is not valid json: it is not text") from None
+    except ValueError as error:  # such as a number of thousands of digits
+        raise DataError(f"{path} is not valid json: {error}") from None
 
 
 def _temporary_folder() -> str:

@@ -283,7 +283,8 @@ def _read_mask(mask: Any, index: Path, where: str) -> list[bool]:
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{where}: the mask {path} cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{where}: the mask {path} cannot be read: {reason}") from None
     if not isinstance(array, np.ndarray) or array.dtype != np.bool_ or array.ndim != 1:
         raise DataError(f"{where}: the mask {path} does not hold one boolean per frame")
     kept: list[bool] = array.tolist()
