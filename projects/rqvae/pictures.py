@@ -61,7 +61,7 @@ def save_usage(counts: np.ndarray, path: Path) -> None:
             f"level {level + 1}: {100 * usage.utilization[level]:.1f} % used,\n"
             f"perplexity {usage.perplexity[level]:.0f} of {size}"
         )
-        style_axes(axes, title).title.set_fontsize(9)
+        style_axes(axes, title, whole_rows=False).title.set_fontsize(9)
         total = max(usage.num_vectors[level], 1)
         share = 100 * np.sort(counts[level])[::-1] / total
         axes.fill_between(np.arange(1, size + 1), share, step="mid", color=_USED)
@@ -72,7 +72,9 @@ def save_usage(counts: np.ndarray, path: Path) -> None:
             axes.set_ylabel("share of vectors, %")
         if level + columns >= num_levels:
             axes.set_xlabel("entry, by rank")
-    title = f"Use of the codebooks by {usage.num_vectors.max():.0f} vectors (dotted: all alike)"
+    title = (
+        f"Use of the codebooks by {usage.num_vectors.max():.0f} vectors (dotted: all entries alike)"
+    )
     figure.suptitle(title, color=TEXT, fontsize=11)
     save_figure(figure, path)
 
@@ -92,10 +94,10 @@ def save_snr(by_level: Sequence[float], unquantised: float, path: Path) -> None:
     )
     axes.plot(levels, by_level, marker="o", color=_USED, label="codes")
     for level, value in zip(levels, by_level, strict=True):
-        where: dict[str, Any] = {"xytext": (0, -14), "textcoords": "offset points", "ha": "center"}
+        where: dict[str, Any] = {"xytext": (5, -12), "textcoords": "offset points", "ha": "left"}
         axes.annotate(f"{value:.2f}", (level, value), color=TEXT, fontsize=8, **where)
     axes.axhline(unquantised, color=_EVEN, linestyle=":", label=f"not quantised: {unquantised:.2f}")
-    axes.margins(y=0.2)
+    axes.margins(x=0.08, y=0.2)
     axes.set_xlabel("levels that are decoded")
     axes.set_ylabel("SNR, dB")
     style_legend(axes)
@@ -129,6 +131,7 @@ def save_document(
         image = _draw(axes, picture, least, most, colours, seconds)
         bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.03)
         bar.ax.tick_params(colors=TEXT, labelsize=8)
+        bar.set_label("standard deviations", color=TEXT, fontsize=8)
         axes.set_ylabel("dimension")
     grid[-1].set_xlabel("time, s")
     figure.suptitle(title, color=TEXT, fontsize=11)

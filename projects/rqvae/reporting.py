@@ -5,6 +5,7 @@ Shapes: T frames, D features per frame, Q codebooks, K entries.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,18 @@ from torch import Tensor
 from vidseg.data import Records
 from vidseg.data.sequence_mapper import SequenceMapper
 from vidseg.errors import DataError, nearest
-from vidseg.files import write_atomically
+from vidseg.files import read_json, write_atomically
 
 from .coding import OnError, read_samples
 from .documents import DocumentCodes
+from .evaluator import DocumentCodesEvaluator
 from .metrics import centred_energy, codebook_usage, is_limited_by_data, rates, snr
 from .pictures import Panel, save_document, save_retrieval, save_snr, save_usage
 from .similarity import collect
 
 __all__ = ["Survey", "survey", "write_report"]
 
-PAGE = "report.md"
+PAGE, METRICS = "report.md", "metrics.json"  # the evaluator's have the same names
 _METHOD = "A/maxsim"
 _NUM_QUERIES, _NUM_HITS = 3, 5
 
@@ -42,7 +44,7 @@ class Survey:
         energy: squared norm of all frames.
         feature_sum: ``(D,)`` sum of all frames.
         num_frames: valid ones.
-        num_windows: valid ones.
+        num_windows: all, as masked ones are in the file as well.
         seconds: of all documents.
         tokens: codes of each document.
         snr: of each document with all levels, in dB.
@@ -108,7 +110,14 @@ def survey(model: Any, records: Records, frame_rate: float, on_error: OnError) -
 
 
 def write_report(
-    model: Any, records: Records, found: Survey, folder: Path, *, source: str, document: str = ""
+    model: Any,
+    records: Records,
+    found: Survey,
+    folder: Path,
+    *,
+    source: str,
+    document: str = "",
+    run_dir: Path | None = None,
 ) -> Path:
     """Writes the pictures and the page that shows them.
 
@@ -119,14 +128,16 @@ def write_report(
         folder: for the files; it exists.
         source: of the documents, for the page.
         document: id of the one to draw; by default that of the median SNR.
+        run_dir: of the training, whose metrics are shown as well, if it was evaluated.
 
     Returns:
         The page.
 
     Raises:
-        DataError: if there is no such document.
+        DataError: if there is no such document, or the metrics of the run are damaged.
     """
     shown = _document_to_show(found, document)
+    evaluations = [] if run_dir is None else _evaluations(run_dir, folder)
     save_usage(found.counts, folder / "usage.png")
     unquantised, *by_level = found.snr_by_level
     save_snr(by_level, unquantised, folder / "snr_by_level.png")
@@ -139,13 +150,22 @@ def write_report(
     if len(found.tokens) > 1:
         _save_retrieval(model, records, found, folder / "retrieval.png")
         pictures.append((f"What {_METHOD} finds", "retrieval.png"))
+    explained = {
+        "document.png": "Standardised features: 0 is the mean of the training set, 1 its spread.",
+        "retrieval.png": "Time goes from left to right, every document over the whole width; the "
+        "number is the similarity to the query.",
+    }
     lines = [
         "# Documents as discrete codes",
         f"{len(found.tokens)} documents of `{source}`, {found.num_frames} frames, "
         f"{found.num_windows} windows.",
         _rate_table(model, found),
         _level_table(found),
-        *(f"## {title}\n\n![{title}]({name})" for title, name in pictures),
+        *evaluations,
+        *(
+            "\n\n".join(filter(None, (f"## {title}", explained.get(name), f"![{title}]({name})")))
+            for title, name in pictures
+        ),
     ]
     text = "\n\n".join(lines) + "\n"
     write_atomically(folder / PAGE, lambda file: file.write(text.encode()))
@@ -165,7 +185,7 @@ def _add(found: Survey, prediction: Any, sample: dict[str, Any], frame_rate: flo
     found.energy += energy
     found.feature_sum += total
     found.num_frames += prediction.num_frames
-    found.num_windows += len(valid)
+    found.num_windows += len(tokens.codes)
     found.seconds += prediction.num_frames / frame_rate
     found.tokens.append(
         DocumentCodes(tokens.codes, tokens.window_mask, tokens.num_frames, tokens.meta)
@@ -244,6 +264,29 @@ def _shortened(name: str, length: int = 20) -> str:
     return name if len(name) <= length else f"…{name[1 - length :]}"
 
 
+def _evaluations(run_dir: Path, folder: Path) -> list[str]:
+    """Tells the main metrics of every data set that a run was evaluated on."""
+    parts = []
+    for path in sorted((run_dir / "inference").glob(f"*/{METRICS}")):
+        metrics = read_json(path)
+        if not isinstance(metrics, dict):
+            raise DataError(f"{path} holds no metrics; evaluate the run again")
+        rows = [
+            (name, f"{metrics[name]:.3f}")
+            for name in DocumentCodesEvaluator.headline
+            if isinstance(metrics.get(name), int | float)
+        ]
+        if not rows:
+            continue
+        table = tabulate(rows, ["metric", "value"], tablefmt="github", disable_numparse=True)
+        parts.append(f"## Evaluation of the run on {path.parent.name}\n\n{table}")
+        page = path.parent / PAGE
+        if page.is_file():
+            link = Path(os.path.relpath(page, folder)).as_posix()
+            parts.append(f"[All tables]({link}), with retrieval and the windows one by one.")
+    return parts
+
+
 def _rate_table(model: Any, found: Survey) -> str:
     num_levels, size = found.counts.shape
     figures = rates(
@@ -258,6 +301,7 @@ def _rate_table(model: Any, found: Survey) -> str:
     rows = [
         ("SNR, dB", f"{full:.2f}"),
         ("SNR without quantisation, dB", f"{unquantised:.2f}"),
+        ("loss due to quantisation, dB", f"{unquantised - full:.2f}"),
         ("codes per 10 s", f"{figures.codes_per_10s:.1f}"),
         ("bit rate, bits/s", f"{figures.bits_per_second:.1f}"),
         ("frame compression (frames per window)", f"{figures.frame_compression:.2f}"),

@@ -17,7 +17,8 @@ EXAMPLE = """examples:
 
 Written: report.md, usage.png (use of every codebook), snr_by_level.png, document.png (a document,
 its reconstruction and the error), retrieval.png (queries and what is found). --run DIR stands for
-the config and the weights of a finished run; its report goes to DIR/report.
+the config and the weights of a finished run; its report goes to DIR/report and tells the metrics
+of its evaluations, too.
 """
 
 
@@ -47,12 +48,20 @@ def run(args: argparse.Namespace) -> int:
     from ..coding import read_records
     from ..reporting import survey, write_report
 
-    records = read_records(source)
+    records = read_records(source, "--input" if args.input else "DATASETS.TEST")
     model = shared.build(cfg, args.weights)
     make_folder(args.output, "--output: the folder")
     failures = shared.Failures()
     found = survey(model, records, cfg.MODEL.RQVAE.FRAME_RATE, failures)
-    page = write_report(model, records, found, args.output, source=source, document=args.document)
+    page = write_report(
+        model,
+        records,
+        found,
+        args.output,
+        source=source,
+        document=args.document,
+        run_dir=args.run_dir,
+    )
     print(f"{len(found.tokens)} of {len(records)} documents -> {page}")
     return failures.exit_code
 
