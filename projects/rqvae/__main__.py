@@ -29,6 +29,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (encode, decode, search, report):
         command.add_parser(commands)
+    # Overrides may stand between options, which parsers with commands cannot read by themselves.
+    if argv and argv[0] in commands.choices:
+        args: argparse.Namespace = commands.choices[argv[0]].parse_intermixed_args(argv[1:])
+        return args
     return parser.parse_args(argv)
 
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import reprlib
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -43,7 +44,7 @@ from .bit_packing import pack, packed_size, unpack
 from .codes_header import CodesHeader, parse_header
 from .documents import DocumentCodes
 
-__all__ = ["CodesFile", "read_codes", "write_codes"]
+__all__ = ["CodesFile", "check_id", "read_codes", "write_codes"]
 
 MAGIC = b"RQC1"
 _HEADER_LENGTH = struct.Struct("<I")
@@ -95,6 +96,24 @@ def write_codes(
 
     write_atomically(Path(path), write)
     return count
+
+
+def check_id(name: str) -> bytes:
+    """Gives an id as it stands in a file.
+
+    Raises:
+        DataError: if no file can hold it.
+    """
+    try:
+        id_ = name.encode()
+    except UnicodeEncodeError:  # as of a file whose name is in another encoding
+        raise DataError(f"document {name!r}: its id is no UTF-8 text; rename it") from None
+    if not 1 <= len(id_) <= _MAX_ID:
+        raise DataError(
+            f"document {reprlib.repr(name)}: an id has 1 to {_MAX_ID} bytes, this one has "
+            f"{len(id_)}"
+        )
+    return id_
 
 
 def read_codes(path: str | os.PathLike[str], model: Any = None) -> CodesFile:
@@ -320,9 +339,7 @@ class _Source:
 
 def _record(document: DocumentCodes, name: str, header: CodesHeader) -> bytes:
     """Lays a document out, after checking that it can be read again."""
-    who, id_ = f"document {name!r}", name.encode()
-    if not 1 <= len(id_) <= _MAX_ID:
-        raise DataError(f"{who}: an id has 1 to {_MAX_ID} bytes, this one has {len(id_)}")
+    who, id_ = f"document {name!r}", check_id(name)
     codes = document.codes[:, : header.num_levels].cpu().numpy()
     mask = document.window_mask.cpu().numpy()
     if document.num_frames < 1 or document.num_frames > _MAX_COUNT:

@@ -21,7 +21,7 @@ from vidseg.data.sequence_mapper import SequenceMapper
 from vidseg.errors import DataError, UserError
 from vidseg.files import make_folder, write_atomically
 
-from .codes_file import CodesFile
+from .codes_file import CodesFile, check_id
 from .documents import DocumentCodes
 from .samples import naming_document, read_sample
 
@@ -33,23 +33,36 @@ OnError = Callable[[UserError], object]
 """Told of a document that is left out."""
 
 
-def read_records(source: str) -> Records:
+def read_records(source: str, option: str = "--input") -> Records:
     """Finds documents.
 
     Args:
         source: a folder of features, its index, a file of features, or the name of a data set.
+        option: that named it, for messages.
 
     Returns:
         The records; those of damaged files are among them.
 
     Raises:
-        DataError: if there is none, or not one is sound.
+        DataError: if there is none, not one is sound, or the data set is not of features.
     """
     path = Path(source)
+    if not source:
+        raise UserError(f"{option} is empty; name features")
     if path.suffix in SUFFIXES and path.is_file():
         only = {"documents": [{"id": path.stem, "path": path.name}]}
         return load_feature_index(path, content=only)
-    return DatasetCatalog.read(source)
+    if path.is_file() and path.suffix != ".json":
+        kinds = ", ".join(SUFFIXES)
+        raise DataError(f"{option}: {source} is neither a feature file ({kinds}) nor an index.json")
+    try:
+        DatasetCatalog.registered(source)
+    except DataError as error:
+        raise DataError(f"{option}: {str(error).removeprefix('DATASETS: ')}") from None
+    records = DatasetCatalog.read(source)
+    if "feature_dim" not in records.about:
+        raise DataError(f"{option}: {source} holds no features; name a data set of documents")
+    return records
 
 
 def read_samples(records: Records, on_error: OnError) -> Iterator[dict[str, Any]]:
@@ -112,6 +125,7 @@ def encode_records(
     count = 0
     for sample in read_samples(records, on_error):
         try:
+            check_id(sample["video_id"])
             features, mask = read_sample(sample, model.input_dim, device)
             with naming_document(sample):
                 tokens = model.encode(features, mask, num_levels)
@@ -164,10 +178,11 @@ def _check_fits(model: Any, records: Records) -> None:
         raise UserError(
             "the codebooks of these weights were never set; train until the warm-up is over"
         )
-    width = records.about.get("feature_dim")
+    width = records.about["feature_dim"]
     if width != model.input_dim:
+        origin = records[0].get("json_file", "the data set")
         raise DataError(
-            f"the documents have {width} features per frame, the model takes {model.input_dim} "
+            f"{origin} has {width} features per frame, the model takes {model.input_dim} "
             "(MODEL.RQVAE.INPUT_DIM)"
         )
 

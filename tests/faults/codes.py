@@ -94,7 +94,7 @@ _document_is(
 @fault(
     FEATURES,
     "features of another width than the model's",
-    says=rf"the documents have {WIDTH} features per frame, the model takes 9",
+    says=rf"features has {WIDTH} features per frame, the model takes 9",
     code=1,
     survives=no_codes,
 )

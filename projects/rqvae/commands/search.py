@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     codes = CodesFile(args.codes)
     model = shared.build(cfg, args.weights)
     codes.check_model(model)
+    if args.output:
+        make_folder(args.output.parent, "--output: the folder")
     query = _query(args.query, codes, model)
     hits = search_documents(query, codes, args.method, model=model, num_hits=args.top)
     for rank, hit in enumerate(hits, 1):
@@ -61,7 +63,6 @@ def run(args: argparse.Namespace) -> int:
             "method": args.method,
             "hits": [vars(hit) for hit in hits],
         }
-        make_folder(args.output.parent, "--output: the folder")
         text = json.dumps(content, indent=1).encode()
         write_atomically(args.output, lambda file: file.write(text))
     return 0
@@ -69,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _query(word: str, codes: Any, model: Any) -> Any:
     """Finds the document of an id, else encodes a file of features."""
+    from vidseg.data.feature_files import SUFFIXES
     from vidseg.errors import DataError, nearest
 
     from ..coding import encode_records, read_records
@@ -76,14 +78,15 @@ def _query(word: str, codes: Any, model: Any) -> Any:
     document = codes.find(word)
     if document is not None:
         return document
-    if not Path(word).is_file():
+    if not Path(word).is_file() or Path(word).suffix not in SUFFIXES:
         close = nearest(word, codes.ids())
-        way_out = f"nearest: {', '.join(close)}" if close else "give an id or a file of features"
+        files = f"give an id or a file of features ({', '.join(SUFFIXES)})"
+        way_out = f"nearest: {', '.join(close)}" if close else files
         raise DataError(f"--query: {codes.path} holds no document {word!r}; {way_out}")
 
     def refuse(error: Any) -> None:
         raise error
 
-    (query,) = encode_records(model, read_records(word), refuse, codes.header.num_levels)
+    (query,) = encode_records(model, read_records(word, "--query"), refuse, codes.header.num_levels)
     query.meta["id"] = word  # a path, which is no id of a document
     return query

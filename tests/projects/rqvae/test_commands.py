@@ -100,6 +100,52 @@ def test_a_damaged_document_is_left_out(
     assert list(read_codes(tmp_path / "codes.rqc").ids()) == ["rain/d2", "rain/d4"]
 
 
+def test_overrides_may_stand_anywhere(weights: Path, tmp_path: Path) -> None:
+    folder, out = make_documents(tmp_path / "features"), tmp_path / "codes.rqc"
+    pairs = [list(SMALL[i : i + 2]) for i in range(0, len(SMALL), 2)]
+    options = [["--config-file", CONFIG], ["--weights", weights], ["--input", folder]]
+    words = [
+        word for couple in zip(pairs, options, strict=False) for part in couple for word in part
+    ]
+    rest = [word for pair in pairs[3:] for word in pair]
+    assert main(["encode", *map(str, [*words, *rest[:4], "--output", out, *rest[4:]])]) == 0
+    assert len(read_codes(out)) == 6
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("", "^--input is empty"),
+        ("nowhere", "^--input: no data set is called 'nowhere'"),
+        ("documents_syntetic_val", "nearest: documents_synthetic_val"),
+        ("nowhere.json", "^--input: no such file: .*nowhere.json"),
+        ("shapes_vis_easy_val", "^--input: shapes_vis_easy_val holds no features"),
+        (str(CONFIG), "^--input: .*yaml is neither a feature file"),
+    ],
+)
+def test_input_is_named(run: Run, tmp_path: Path, source: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run("encode", "--input", source, "--output", tmp_path / "codes.rqc")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_id_that_no_file_can_hold_is_left_out(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_documents(tmp_path / "features", num=2)
+    documents = [
+        {"id": name, "path": f"{path}.npy"}
+        for name, path in (("\ud800", "rain/d0"), ("x" * 70000, "rain/d0"), ("ok", "sun/d1"))
+    ]
+    (folder / "index.json").write_text(json.dumps({"documents": documents}))
+    assert run("encode", "--input", folder, "--output", tmp_path / "codes.rqc") == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert "its id is no UTF-8 text" in first
+    assert second.endswith("an id has 1 to 65535 bytes, this one has 70000")
+    assert len(second) < 200
+    assert list(read_codes(tmp_path / "codes.rqc").ids()) == ["ok"]
+
+
 def test_without_a_sound_document_nothing_is_written(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "features"
     folder.mkdir()
@@ -131,6 +177,16 @@ def test_search(
     assert found["rain/d2"] == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["rain/d9", "index.json", "notes.txt"])
+def test_query_is_an_id_or_one_file(codes: Path, run: Run, tmp_path: Path, name: str) -> None:
+    two = [{"id": one, "path": "features/rain/d0.npy"} for one in "ab"]
+    (tmp_path / "index.json").write_text(json.dumps({"documents": two}))
+    (tmp_path / "notes.txt").write_text("rain")
+    word = str(tmp_path / name) if "." in name else name
+    with pytest.raises(DataError, match=r"--query: .* holds no document"):
+        run("search", "--codes", codes, "--query", word)
+
+
 def test_methods_are_those_of_the_functions() -> None:
     assert METHODS == KNOWN_METHODS
 
@@ -158,6 +214,21 @@ def test_report_of_a_run(run: Run, weights: Path, tmp_path: Path) -> None:
     (run_dir / "model_final.pth").write_bytes(weights.read_bytes())
     assert main(["report", "--run", str(run_dir), "--input", str(folder)]) == 0
     assert (run_dir / "report" / "report.md").is_file()
+    page = (run_dir / "report" / "report.md").read_text()
+    assert "Evaluation" not in page
+    # What an evaluation has left is told.
+    results = run_dir / "inference" / "mine"
+    results.mkdir(parents=True)
+    (results / "metrics.json").write_text(
+        '{"reconstruction/SNR": 7.25, "retrieval/C/recall@1": null}'
+    )
+    (results / "report.md").write_text("all tables")
+    assert main(["report", "--run", str(run_dir), "--input", str(folder)]) == 0
+    page = (run_dir / "report" / "report.md").read_text()
+    assert "Evaluation of the run on mine" in page
+    assert "| reconstruction/SNR | 7.250   |" in page
+    assert "recall@1" not in page
+    assert "(../inference/mine/report.md)" in page
     # One document finds no other.
     assert not (run_dir / "report" / "retrieval.png").exists()
 
