@@ -40,6 +40,10 @@ TINY = (
 _ROOTS = "vidseg|projects|benchmarks|tools|examples|docs|datasets|configs|tests"
 _PATH = re.compile(rf"(?<![\w./~-])((?:{_ROOTS})/[\w./-]*[\w/])(?![\w<*/])")
 _KEY = re.compile(r"(?<![\w.$])((?:MODEL|INPUT|DATASETS|DATALOADER|SOLVER|TEST)(?:\.[A-Z0-9_]+)+)")
+_COMMAND = re.compile(
+    r"\b(?:(?:tools|datasets)/(?P<script>\w+)\.py|python -m (?P<module>vidseg\.projects\.\w+))"
+    r"(?P<words>.*)"
+)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -57,6 +61,12 @@ def commands(page: Path) -> list[str]:
     """Gives the shell commands of a page, continued lines joined."""
     lines = "".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
     return [" ".join(line.split()) for line in lines if line.strip() and line[0] != "#"]
+
+
+def calls(page: Path) -> list[tuple[str, list[str]]]:
+    """Gives the modules of the page's commands, and the words that they are given."""
+    found = [match for line in commands(page) if (match := _COMMAND.search(line))]
+    return [(m["script"] or f"{m['module']}.__main__", shlex.split(m["words"])) for m in found]
 
 
 def prose(page: Path) -> str:
@@ -99,13 +109,11 @@ def test_commands_are_understood(page: Path) -> None:
         "    if name == 'train_net':\n"
         "        plan_stages(args.config_file, args.overrides, args.plugin)\n"
         "    elif 'config_file' in args:\n"
-        "        load_config(args.config_file, args.overrides, args.plugin)\n"
+        "        load_config(args.config_file or None, args.overrides, args.plugin)\n"
     )
-    found = [re.search(r"\b(?:tools|datasets)/(\w+)\.py(.*)", line) for line in commands(page)]
-    calls = [(match[1], shlex.split(match[2])) for match in found if match]
     done = subprocess.run(
         [sys.executable, "-c", code],
-        input=json.dumps(calls),
+        input=json.dumps(calls(page)),
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
@@ -113,6 +121,16 @@ def test_commands_are_understood(page: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_commands_are_seen(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    lines = ("python tools/demo.py --boxes", "python -m vidseg.projects.rqvae report --run 'a b'")
+    page.write_text("".join(f"```bash\n{line}\n```\n" for line in (*lines, "ls tools")))
+    assert calls(page) == [
+        ("demo", ["--boxes"]),
+        ("vidseg.projects.rqvae.__main__", ["report", "--run", "a b"]),
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
