@@ -270,7 +270,7 @@ def test_unsuitable_features_are_refused() -> None:
         model(torch.zeros(1, 20, 13))
     with pytest.raises(ValueError, match="no frames"):
         model.encode(torch.zeros(0, WIDTH))
-    with pytest.raises(ValueError, match="document 1: there are no frames"):
+    with pytest.raises(ValueError, match=r"document 1: there are no frames"):
         model.encode([document(20), torch.zeros(0, WIDTH)])
     with pytest.raises(ValueError, match=r"mask must be bool \(1, 20\)"):
         model(torch.zeros(1, 20, WIDTH), torch.ones(1, 19, dtype=torch.bool))
@@ -283,7 +283,7 @@ def test_values_that_are_no_numbers_are_refused(is_training: bool) -> None:
     x[1, 7, 3] = torch.nan
     with pytest.raises(ValueError, match="frame 7 of document 1 hold NaN"):
         model(x)
-    with pytest.raises(ValueError, match="document 1: .*frame 7.* hold NaN"):
+    with pytest.raises(ValueError, match=r"document 1: .*frame 7.* hold NaN"):
         model.encode(x)
 
 
