@@ -9,11 +9,12 @@ from itertools import zip_longest
 import torch
 from torch import Generator, Tensor, distributed, nn
 
-from vidseg.collectives import gather, is_main, world_size
+from vidseg.collectives import is_main, world_size
 
 from .gradients import commitment, rotate
 from .kmeans import draw, kmeans
 from .nearest import nearest
+from .rows import gather_rows, place
 
 __all__ = ["GRADIENTS", "ResidualVectorQuantizerEMA"]
 
@@ -145,7 +146,7 @@ class ResidualVectorQuantizerEMA(nn.Module):
         rows = self._rows(z, mask)
         codes = torch.full((len(rows), len(self.codebooks)), -1, dtype=torch.int64, device=z.device)
         if not self.initialized:
-            return _place(rows, z, mask, 0), rows.new_zeros(()), _place(codes, z, mask, -1)
+            return place(rows, z, mask, 0), rows.new_zeros(()), place(codes, z, mask, -1)
         with torch.autocast(z.device.type, enabled=False):
             quantized, residuals = torch.zeros_like(rows), [rows.detach()]
             for level, (found, entries, residual) in enumerate(self._descend(rows, levels)):
@@ -159,7 +160,7 @@ class ResidualVectorQuantizerEMA(nn.Module):
                 moved = rows if self.gradient == "straight_through" else rotate(rows, quantized)
                 # The value is the quantised vector bit by bit, the gradient that of ``moved``.
                 quantized = quantized + (moved - moved.detach())
-        return _place(quantized, z, mask, 0), loss, _place(codes, z, mask, -1)
+        return place(quantized, z, mask, 0), loss, place(codes, z, mask, -1)
 
     @torch.no_grad()
     def encode(
@@ -186,7 +187,7 @@ class ResidualVectorQuantizerEMA(nn.Module):
             with torch.autocast(z.device.type, enabled=False):
                 for level, (found, _, _) in enumerate(self._descend(rows, levels)):
                     codes[:, level] = found
-        return _place(codes, z, mask, -1)
+        return place(codes, z, mask, -1)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
@@ -227,7 +228,7 @@ class ResidualVectorQuantizerEMA(nn.Module):
         Raises:
             ValueError: if there are no vectors, or of another width.
         """
-        vectors = _gather_rows(self._rows(vectors.to(self.codebooks)))
+        vectors = gather_rows(self._rows(vectors.to(self.codebooks)))
         if is_main():
             self._cluster(vectors, generator)
         if world_size() > 1:
@@ -391,30 +392,5 @@ class ResidualVectorQuantizerEMA(nn.Module):
         return levels
 
 
-def _place(rows: Tensor, z: Tensor, mask: Tensor | None, value: int) -> Tensor:
-    """Puts rows ``(M, n)`` where the mask is True and a value elsewhere, ``(..., n)``."""
-    if mask is None:
-        return rows.view(*z.shape[:-1], rows.shape[1])
-    out = rows.new_full((*z.shape[:-1], rows.shape[1]), value)
-    out[mask] = rows
-    return out
-
-
 def _size(vectors: Tensor) -> float:
     return float(vectors.square().mean().sqrt())
-
-
-def _gather_rows(rows: Tensor) -> Tensor:
-    """Joins the rows of all processes in the first one; the others keep their own."""
-    numbers = gather(len(rows))
-    if not sum(numbers):
-        raise ValueError("there are no vectors to initialise the codebooks from")
-    if world_size() == 1:
-        return rows
-    padded = rows.new_zeros(max(numbers), rows.shape[1])
-    padded[: len(rows)] = rows
-    parts = [torch.empty_like(padded) for _ in numbers] if is_main() else None
-    distributed.gather(padded, parts, 0)
-    if parts is None:
-        return rows
-    return torch.cat([part[:number] for part, number in zip(parts, numbers, strict=True)])
