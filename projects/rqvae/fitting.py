@@ -79,12 +79,15 @@ class Fitting(nn.Module):
             Whether anything was fitted.
         """
         is_unscaled = not model.standardisation.is_fitted
-        is_warm = iteration >= math.ceil(self.warmup_fraction * max_iter)
+        first_quantised = math.ceil(self.warmup_fraction * max_iter)
+        is_warm = iteration >= first_quantised
         is_unquantised = is_warm and not bool(model.rvq.initialized)
         is_training = model.training
         model.eval()
         if is_unscaled:
             self._fit_scale(model, batches)
+            if not is_warm and not bool(model.rvq.initialized):
+                logger.info("the first %d steps train without quantisation", first_quantised)
         if is_unquantised:
             self._fit_codebooks(model, batches)
         if is_unquantised or iteration == max_iter:
@@ -120,7 +123,11 @@ class Fitting(nn.Module):
                 z, window_mask = model.latents(features, mask)
             vectors.append(z[window_mask])
             num_gathered += len(vectors[-1])
-        logger.info("codebooks: k-means of %d vectors on this process", num_gathered)
+        logger.info(
+            "codebooks: k-means of %d vectors on this process; from here on features are "
+            "quantised, so the loss rises at first",
+            num_gathered,
+        )
         try:
             model.rvq.initialize(torch.cat(vectors))
         except ValueError as error:

@@ -66,7 +66,7 @@ def save_usage(counts: np.ndarray, path: Path) -> None:
         share = 100 * np.sort(counts[level])[::-1] / total
         axes.fill_between(np.arange(1, size + 1), share, step="mid", color=_USED)
         axes.axhline(100 / size, color=_EVEN, linestyle=":", linewidth=1.2)
-        axes.set_xlim(1, size)
+        axes.set_xlim(0.5, size + 0.5)
         axes.set_ylim(bottom=0)
         if level % columns == 0:
             axes.set_ylabel("share of vectors, %")
@@ -97,7 +97,7 @@ def save_snr(by_level: Sequence[float], unquantised: float, path: Path) -> None:
         where: dict[str, Any] = {"xytext": (5, -12), "textcoords": "offset points", "ha": "left"}
         axes.annotate(f"{value:.2f}", (level, value), color=TEXT, fontsize=8, **where)
     axes.axhline(unquantised, color=_EVEN, linestyle=":", label=f"not quantised: {unquantised:.2f}")
-    axes.margins(x=0.08, y=0.2)
+    axes.margins(x=0.1, y=0.2)
     axes.set_xlabel("levels that are decoded")
     axes.set_ylabel("SNR, dB")
     style_legend(axes)

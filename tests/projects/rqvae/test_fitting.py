@@ -55,10 +55,12 @@ def test_standardisation() -> None:
 
 
 @pytest.mark.parametrize("settings", [FULL, GLOBAL], ids=["full", "global"])
-def test_what_is_fitted_when(settings: dict[str, Any]) -> None:
+def test_what_is_fitted_when(settings: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     model = build(fitted=False, warmup_fraction=0.5, **settings).train()
     batches = Passes([document(60, seed) for seed in range(40)])
     assert model.at_iteration(0, 10, batches)
+    assert "the first 5 steps train without quantisation" in caplog.text
     assert model.standardisation.is_fitted
     assert not model.rvq.initialized
     assert model.training
@@ -68,6 +70,7 @@ def test_what_is_fitted_when(settings: dict[str, Any]) -> None:
     assert (model(document(60)[None])[2] == -1).all()
     assert model.at_iteration(5, 10, batches)
     assert model.rvq.initialized
+    assert "from here on features are quantised" in caplog.text
     assert int(model.fitting.num_documents) == 40
     assert batches.count == 3
     assert (model(document(60)[None])[2] >= 0).all()
