@@ -73,6 +73,16 @@ def test_a_run_ends_with_metrics(config: Path, tmp_path: Path) -> None:
     assert found["fitting.num_documents"] == 4
 
 
+def test_more_levels_are_never_worse(config: Path, tmp_path: Path) -> None:
+    words = ("SOLVER.MAX_ITER", "150", "SOLVER.BASE_LR", "0.01", "MODEL.RQVAE.DECAY", "0.9")
+    assert run(config, *words, "SOLVER.CHECKPOINT_PERIOD", "150", "SOLVER.LOG_PERIOD", "50") == 0
+    (metrics,) = (tmp_path / "out" / "inference").glob("*/metrics.json")
+    values = json.loads(metrics.read_text())
+    by_level = [values[f"reconstruction/SNR_levels_{level}"] for level in (1, 2, 3)]
+    assert by_level == sorted(by_level)
+    assert by_level[0] > 0
+
+
 @pytest.mark.parametrize("stop", [2, 5])
 def test_a_stopped_run_continues_to_the_bit(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
