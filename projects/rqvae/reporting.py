@@ -249,9 +249,9 @@ def _save_retrieval(model: Any, records: Records, found: Survey, path: Path) -> 
         similarities = documents.similarities(collect([found.windows[query]]))[0].numpy()
         order = np.argsort(-similarities, kind="stable")
         hits = [int(index) for index in order if index != query][:_NUM_HITS]
-        row = [panel(query, f"query {_shortened(found.ids[query])}", query)]
+        row = [panel(query, f"query {_shortened(found.ids[query], 14)}", query)]
         for hit in hits:
-            title = f"{similarities[hit]:+.2f} {_shortened(found.ids[hit])}"
+            title = f"{similarities[hit]:+.2f} {_shortened(found.ids[hit], 14)}"
             row.append(panel(hit, title, query))
         rows.append(row)
     title = f"Queries and what {_METHOD} finds for them"
