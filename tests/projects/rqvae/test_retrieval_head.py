@@ -33,6 +33,7 @@ SETTINGS: dict[str, Any] = {
     "code_dim": 4,
     "warmup_fraction": 0.0,
     "kmeans_min_vectors": 20,
+    "quantizer": {"kmeans_init": True},
 }
 
 
