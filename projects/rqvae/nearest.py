@@ -13,6 +13,7 @@ __all__ = ["nearest"]
 # Kernels of matrix products differ by the number of rows, and so do the last bits of a row. They do
 # not depend on where in the matrix the row stands, so that parts of one size settle it.
 _ROWS = 128
+_MOST_ROWS = 512  # of a product where oneDNN keeps the bits of rows
 _FOLDS = 16
 
 
@@ -31,15 +32,15 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
         ``(M,)`` indices, int64; any one of several at the same distance, always the same one.
     """
     offsets = codebook.square().sum(1).mul_(-0.5)
-    found = vectors.new_empty(len(vectors), dtype=torch.int64)
-    for start in range(0, len(vectors), _ROWS):
-        part = vectors[start : start + _ROWS]
+    length = _MOST_ROWS if onednn.keeps_rows(codebook) else _ROWS
+    found = []
+    for part in vectors.split(length):
         size = len(part)
-        if size < _ROWS:
-            part = F.pad(part, (0, 0, 0, _ROWS - size))
-        scores = onednn.linear(part, codebook, offsets)
-        found[start : start + size] = _argmax(scores[:size])
-    return found
+        if size % _ROWS:
+            part = F.pad(part, (0, 0, 0, -size % _ROWS))
+        scores = onednn.linear_at_once(part, codebook, offsets)
+        found.append(_argmax(scores[:size]))
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def _argmax(scores: Tensor) -> Tensor:

@@ -163,3 +163,13 @@ def test_the_copy_of_a_large_kernel_is_given_back(channels, released, monkeypatc
         found = conv2d(x, weight, None, **options)
     assert len(calls) == released
     torch.testing.assert_close(found, F.conv2d(x, weight, padding=1), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("outputs", [16, 512])
+def test_a_product_at_once_has_the_bits_of_its_parts(outputs: int) -> None:
+    x, weight, bias = torch.randn(384, 64), torch.randn(outputs, 64), torch.randn(outputs)
+    with torch.no_grad():
+        found = onednn.linear_at_once(x, weight, bias)
+        torch.testing.assert_close(found, x @ weight.T + bias, atol=1e-4, rtol=1e-4)
+        if onednn.keeps_rows(weight):
+            assert torch.equal(found, onednn.linear(x, weight, bias))

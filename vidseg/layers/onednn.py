@@ -25,7 +25,16 @@ from vidseg.host_memory import release_freed_memory
 
 from .recording import is_recorded
 
-__all__ = ["Conv2d", "Linear", "available", "conv2d", "is_used", "keeps_rows", "linear"]
+__all__ = [
+    "Conv2d",
+    "Linear",
+    "available",
+    "conv2d",
+    "is_used",
+    "keeps_rows",
+    "linear",
+    "linear_at_once",
+]
 
 # A call costs about 10 microseconds more than torch's, and a new shape 400; smaller layers lose.
 _LEAST_WEIGHTS = 2**14
@@ -97,6 +106,22 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool 
     if with_gradients:
         return _LinearWithGradients.apply(x, weight, bias, relu)  # type: ignore[no-untyped-call]
     return _product(x, weight, bias, relu=relu)
+
+
+def linear_at_once(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Applies a linear map without gradients in a single product, whatever the number of rows.
+
+    Each number of rows is a kernel of half a MiB that oneDNN keeps: for callers with few of them.
+
+    Args:
+        x: ``(n, I)``.
+        weight: ``(O, I)``.
+        bias: ``(O,)``.
+
+    Returns:
+        ``(n, O)``, row by row the bits of :func:`linear` where ``keeps_rows(weight)``.
+    """
+    return _kernel(x, weight, bias, False) if keeps_rows(weight) else linear(x, weight, bias)
 
 
 def conv2d(
