@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
-__all__ = ["agree", "barrier", "gather", "is_main", "rank", "world_size"]
+__all__ = ["agree", "barrier", "gather", "is_main", "rank", "sum_over_ranks", "world_size"]
 
 
 def rank() -> int:
@@ -52,3 +53,28 @@ def gather(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Adds up a tensor of one shape over all ranks; gradients are added up likewise.
+
+    Args:
+        values: any shape, the same in every process.
+    """
+    return values if world_size() == 1 else _Sum.apply(values)  # type: ignore
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return _all_reduced(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore
+        return _all_reduced(gradient)
+
+
+def _all_reduced(values: Tensor) -> Tensor:
+    total = values.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total

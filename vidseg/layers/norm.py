@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidseg.collectives import world_size
+from vidseg.collectives import sum_over_ranks, world_size
 from vidseg.errors import ConfigError
 
 from .onednn import Conv2d
@@ -63,10 +63,10 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         values = x.to(torch.promote_types(x.dtype, torch.float32))
         dims = [0, *range(2, x.dim())]
         per_channel = (-1, *[1] * (x.dim() - 2))
-        count = _sum_over_ranks(values.new_tensor([values[:, 0].numel()]))
-        mean = _sum_over_ranks(values.sum(dims)) / count
+        count = sum_over_ranks(values.new_tensor([values[:, 0].numel()]))
+        mean = sum_over_ranks(values.sum(dims)) / count
         centred = values - mean.view(per_channel)
-        variance = _sum_over_ranks(centred.square().sum(dims)) / count
+        variance = sum_over_ranks(centred.square().sum(dims)) / count
         self._remember(mean.detach(), variance.detach() * (count / (count - 1).clamp(min=1)))
         scale = self.weight * (variance + self.eps).rsqrt()
         return (centred * scale.view(per_channel) + self.bias.view(per_channel)).to(x.dtype)
@@ -76,13 +76,6 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         self.num_batches_tracked += 1  # type: ignore
         self.running_mean.lerp_(mean, self.momentum)  # type: ignore
         self.running_var.lerp_(variance, self.momentum)  # type: ignore
-
-
-def _sum_over_ranks(values: Tensor) -> Tensor:
-    """Adds up over all ranks; gradients are added up likewise."""
-    from torch.distributed.nn.functional import all_reduce
-
-    return all_reduce(values)
 
 
 class ConvNorm(Conv2d):
