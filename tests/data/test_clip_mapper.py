@@ -11,7 +11,7 @@ from vidseg.config import get_cfg
 from vidseg.data.augmentation import ClipAugmentation
 from vidseg.data.clip_mapper import ClipMapper, PseudoClipMapper
 from vidseg.data.frame_files import load_frames
-from vidseg.data.mappers import build_mapper
+from vidseg.data.mappers import Rejected, build_mapper
 from vidseg.data.ytvis import load_ytvis_json
 from vidseg.errors import DataError, UserError
 
@@ -29,7 +29,7 @@ def _mapper(num_frames: int = 3, kind: type[ClipMapper] = ClipMapper, **kwargs: 
 def test_training_sample(small_set) -> None:
     record = _records(small_set)[1]
     sample = _mapper()(record, np.random.default_rng(1))
-    assert sample is not None
+    assert not isinstance(sample, Rejected)
     assert sample["frames"].shape == (3, 3, 24, 32)
     assert sample["frames"].dtype == torch.uint8
     assert sample["frames"].is_contiguous()
@@ -49,9 +49,9 @@ def test_same_generator_same_sample(small_set) -> None:
     augmentation = ClipAugmentation((20, 30, 40), 100, extra=("rotation", "contrast"))
     mapper = ClipMapper(augmentation, num_frames=3, reach=1)
     a, b, c = (mapper(record, np.random.default_rng(seed)) for seed in (3, 3, 4))
-    assert a is not None
-    assert b is not None
-    assert c is not None
+    assert not isinstance(a, Rejected)
+    assert not isinstance(b, Rejected)
+    assert not isinstance(c, Rejected)
     assert torch.equal(a["frames"], b["frames"])
     assert torch.equal(a["instances"].masks, b["instances"].masks)
     assert a["frames"].shape != c["frames"].shape or not torch.equal(a["frames"], c["frames"])
@@ -59,7 +59,7 @@ def test_same_generator_same_sample(small_set) -> None:
 
 def test_video_of_one_frame_is_repeated(small_set) -> None:
     sample = _mapper(5)(_records(small_set)[0], np.random.default_rng(0))
-    assert sample is not None
+    assert not isinstance(sample, Rejected)
     assert sample["frame_indices"] == [0] * 5
     assert sample["instances"].present.all()
 
@@ -68,16 +68,18 @@ def test_crowds_and_unmapped_classes_are_left_out(small_set) -> None:
     small_set.write(lambda content: content["annotations"][0].update(iscrowd=1))
     record = _records(small_set)[1]
     sample = _mapper(5)(record, np.random.default_rng(0))
-    assert sample is not None
+    assert not isinstance(sample, Rejected)
     assert sample["instances"].labels.tolist() == [0]
-    assert _mapper(5, category_map=np.array([-1, 0]))(record, np.random.default_rng(0)) is None
+    unmapped = _mapper(5, category_map=np.array([-1, 0]))
+    assert isinstance(unmapped(record, np.random.default_rng(0)), Rejected)
 
 
 def test_nothing_visible_gives_no_sample(small_set) -> None:
     record = _records(small_set)[1]
     empty = {**record, "annotations": [[]] * 6}
-    assert _mapper()(empty, np.random.default_rng(0)) is None
-    assert _mapper(kind=PseudoClipMapper)(empty, np.random.default_rng(0)) is None
+    nothing = Rejected("no object is visible")
+    assert _mapper()(empty, np.random.default_rng(0)) == nothing
+    assert _mapper(kind=PseudoClipMapper)(empty, np.random.default_rng(0)) == nothing
 
 
 def test_object_outside_the_crop_is_dropped(small_set) -> None:
@@ -88,7 +90,7 @@ def test_object_outside_the_crop_is_dropped(small_set) -> None:
     counts = set()
     for seed in range(40):
         sample = mapper(_records(small_set)[1], np.random.default_rng(seed))
-        if sample is not None:
+        if not isinstance(sample, Rejected):
             counts.add(len(sample["instances"]))
             assert sample["instances"].present.any(1).all()
     assert counts == {1}
@@ -102,7 +104,7 @@ def test_pseudo_clip(small_set) -> None:
     augmentation = ClipAugmentation((48,), 200, extra=("rotation",), moving_rotation=True)
     mapper = PseudoClipMapper(augmentation, num_frames=4, reach=20)
     sample = mapper(_records(small_set)[1], np.random.default_rng(2))
-    assert sample is not None
+    assert not isinstance(sample, Rejected)
     assert sample["frames"].shape == (4, 3, 48, 64)
     assert not torch.equal(sample["frames"][0], sample["frames"][3])
     assert len(set(sample["file_names"])) == 1
@@ -114,7 +116,7 @@ def test_test_mode_gives_all_frames(small_set) -> None:
     mapper = ClipMapper(None, test_size=12, max_test_size=1000)
     record = _records(small_set)[1]
     sample = mapper(record, np.random.default_rng(0))
-    assert sample is not None
+    assert not isinstance(sample, Rejected)
     assert sample["frames"].shape == (6, 3, 12, 16)
     assert (sample["height"], sample["width"]) == (24, 32)
     assert "instances" not in sample

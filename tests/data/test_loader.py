@@ -11,6 +11,7 @@ import torch
 from vidseg.config import CfgNode, get_cfg
 from vidseg.data.catalog import DatasetCatalog
 from vidseg.data.loader import build_test_loader, build_train_loader, check_num_classes
+from vidseg.data.mappers import Rejected
 from vidseg.data.sample_loader import WorkerError
 from vidseg.errors import ConfigError, DataError
 
@@ -135,7 +136,29 @@ def test_rarely_visible_object_is_found_with_a_warning(cfg, small_set, caplog) -
 
     small_set.write(change)
     assert all(s["frame_indices"][0] == 0 for batch in _take(cfg, 2) for s in batch)
-    assert "3 clips in a row show no object, the first of video 4" in caplog.text
+    warning = "3 clips in a row teach nothing (no object is visible: 3), the first of video 4"
+    assert warning in caplog.text
+
+
+def test_rejected_clips_are_counted_by_reason(cfg, small_set) -> None:
+    cfg.DATALOADER.MAX_ATTEMPTS = 10
+    loader = build_train_loader(cfg)
+    answers = itertools.cycle([Rejected("no detections")] * 2 + [Rejected("no label")])
+    calls = []
+
+    def reject(record: Any, rng: Any) -> Rejected:
+        calls.append(record["video_id"])
+        return next(answers)
+
+    loader.source.mappers[0] = reject
+    with pytest.raises(DataError) as caught:
+        next(iter(loader))
+    assert str(caught.value).startswith(
+        "10 clips in a row teach nothing (no detections: 7, no label: 3), the first of video "
+    )
+    assert str(caught.value).endswith("or raise DATALOADER.MAX_ATTEMPTS (10)")
+    assert len(set(calls[:10])) > 1  # a video that is always empty does not use them all up
+    assert len(calls) == 10 * cfg.SOLVER.IMS_PER_BATCH
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -203,6 +203,7 @@ def _dataloader() -> CfgNode:
     node = CfgNode()
     node.NUM_WORKERS = 4  # loader processes per rank; 0 loads in the main process
     node.FILTER_EMPTY_ANNOTATIONS = True  # leave out videos without an object
+    node.MAX_ATTEMPTS = 100  # clips in a row without anything to learn before the run stops
     return node
 
 

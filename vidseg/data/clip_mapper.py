@@ -23,7 +23,7 @@ from .augmentation import ClipAugmentation, ClipPlan, sample_frames
 from .catalog import Record, Records
 from .frame_files import load_frames, read_image, to_tensor
 from .frame_stream import FrameStream
-from .mappers import DATASET_MAPPER_REGISTRY, Sample
+from .mappers import DATASET_MAPPER_REGISTRY, Rejected, Sample
 from .transforms import (
     Transform,
     apply_to_image,
@@ -35,6 +35,7 @@ from .transforms import (
 __all__ = ["ClipMapper", "PseudoClipMapper"]
 
 _VIRTUAL_LENGTH = (16, 48)  # of the video that an image pretends to be
+_NOTHING_VISIBLE = Rejected("no object is visible")
 
 
 @DATASET_MAPPER_REGISTRY.register(name="video_instance")
@@ -132,7 +133,7 @@ class ClipMapper:
             for item in frame
         )
 
-    def __call__(self, record: Record, rng: np.random.Generator) -> Sample | None:
+    def __call__(self, record: Record, rng: np.random.Generator) -> Sample | Rejected:
         """Makes a sample.
 
         Args:
@@ -142,7 +143,7 @@ class ClipMapper:
         Returns:
             ``frames`` uint8 ``(T, 3, H, W)`` RGB, ``height`` and ``width`` of the original,
             ``video_id``, ``frame_indices``, ``length``, ``file_names`` (of these frames) and, in
-            training, ``instances``. ``None`` if no object is visible in the training clip.
+            training, ``instances``. ``Rejected`` if no object is visible in the training clip.
 
         Raises:
             DataError: if a frame or a mask cannot be read or has another size than stated.
@@ -191,10 +192,10 @@ class ClipMapper:
         indices: list[int],
         rng: np.random.Generator,
         augmentation: ClipAugmentation,
-    ) -> Sample | None:
+    ) -> Sample | Rejected:
         rows, labels = self._rows(record, indices)
         if not rows:
-            return None
+            return _NOTHING_VISIBLE
         size = (record["height"], record["width"])
         plan = augmentation.draw(rng, size, len(indices))
         # A short video repeats frames: each is read once.
@@ -207,7 +208,7 @@ class ClipMapper:
             clip_masks.append(apply_to_masks(rotation, masks[index]))
         instances = _instances(np.stack(clip_masks, axis=1), labels)
         if not len(instances):
-            return None
+            return _NOTHING_VISIBLE
         sample = _sample(record, indices, to_tensor(frames))
         sample["instances"] = instances
         return sample
@@ -246,11 +247,11 @@ class PseudoClipMapper(ClipMapper):
         indices: list[int],
         rng: np.random.Generator,
         augmentation: ClipAugmentation,
-    ) -> Sample | None:
+    ) -> Sample | Rejected:
         index = int(rng.integers(record["length"]))
         rows, labels = self._rows(record, [index])
         if not rows:
-            return None
+            return _NOTHING_VISIBLE
         length = int(rng.integers(_VIRTUAL_LENGTH[0], _VIRTUAL_LENGTH[1] + 1))
         positions = sample_frames(
             length, self.num_frames, self.reach, rng, shuffle=self.shuffle, reverse=self.reverse
@@ -261,7 +262,7 @@ class PseudoClipMapper(ClipMapper):
         masks = _pseudo_masks(record, index, rows, plan, len(positions))
         instances = _instances(masks, labels)
         if not len(instances):
-            return None
+            return _NOTHING_VISIBLE
         frames = [image] * len(positions)
         if plan.rotations:
             frames = [rotation.image(image) for rotation in plan.rotations]

@@ -91,7 +91,7 @@ def build_train_loader(
         for step in count(start_iteration):
             yield plan.batch(step)[rank::world_size]
 
-    source = ClipSource(pools, mappers, seed)
+    source = ClipSource(pools, mappers, seed, cfg.DATALOADER.MAX_ATTEMPTS)
     return SampleLoader(source, batches, num_workers=_num_workers(cfg))
 
 

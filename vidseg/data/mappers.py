@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,27 @@ import numpy as np
 from vidseg.errors import UserError
 from vidseg.registry import Registry
 
-__all__ = ["DATASET_MAPPER_REGISTRY", "Sample", "build_mapper", "mapper_class"]
+__all__ = ["DATASET_MAPPER_REGISTRY", "Rejected", "Sample", "build_mapper", "mapper_class"]
 
 Sample = dict[str, Any]
 
+
+@dataclass(frozen=True)
+class Rejected:
+    """What a mapper returns of a record that training can learn nothing from this time.
+
+    Attributes:
+        reason: a few words that are the same for all records of the same kind, as ``no object is
+            visible``; they are counted.
+    """
+
+    reason: str
+
+
 DATASET_MAPPER_REGISTRY: Registry[Any] = Registry("DATASET_MAPPER")
 """Mappers by DATASETS.DATASET_TYPE: ``from_config(cfg, *, is_train, category_map)`` gives the
-arguments of a class whose objects are called as ``mapper(record, rng)`` and return a sample or
-``None``. A class also has
+arguments of a class whose objects are called as ``mapper(record, rng)`` and return a sample or,
+in training, ``Rejected``. A class also has
 
 - ``reads``: what its records must hold, ``"frames"`` or ``"features"``;
 - ``num_classes_key``: config key of the number of classes its labels may have, ``""`` for any;

@@ -11,6 +11,7 @@ import itertools
 import logging
 import pickle
 import traceback
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -22,13 +23,12 @@ from torch.utils.data import Dataset
 from vidseg.errors import DataError, UserError
 
 from .catalog import Record
-from .mappers import Sample
+from .mappers import Rejected, Sample
 from .samplers import Draw, draw_rng
 
 __all__ = ["ClipSource", "Failure", "JoinedSource", "PackedRecords", "Source", "VideoSource"]
 
-_TRIES_BEFORE_WARNING = 3
-_MAX_TRIES = 100
+_ATTEMPTS_BEFORE_WARNING = 3
 
 _logger = logging.getLogger(__name__)
 
@@ -86,30 +86,44 @@ class ClipSource(Source):
         pools: records of every data set.
         mappers: mapper of every data set.
         seed: of the run.
+        max_attempts: records that are tried for one draw before it counts as a failure.
     """
 
-    def __init__(self, pools: list[PackedRecords], mappers: list[Any], seed: int) -> None:
+    def __init__(
+        self, pools: list[PackedRecords], mappers: list[Any], seed: int, max_attempts: int = 100
+    ) -> None:
         self.pools = pools
         self.mappers = mappers
         self.seed = seed
+        self.max_attempts = max_attempts
 
     def make(self, item: Draw) -> Sample:
-        """Gives the sample of a draw; tries other records if nothing is visible."""
+        """Gives the sample of a draw; tries other records of its data set if one is rejected.
+
+        Raises:
+            DataError: if all attempts are; tells how often for which reason.
+        """
         pool, mapper = self.pools[item.dataset], self.mappers[item.dataset]
-        for attempt in range(_MAX_TRIES):
+        reasons: Counter[str] = Counter()
+        for attempt in range(self.max_attempts):
             rng = draw_rng(self.seed, item.number, attempt)
             number = item.record if attempt == 0 else int(rng.integers(len(pool)))
-            sample = mapper(pool[number], rng)
-            if sample is not None:
+            sample: Sample | Rejected = mapper(pool[number], rng)
+            if not isinstance(sample, Rejected):
                 return sample
-            if attempt == _TRIES_BEFORE_WARNING - 1:
-                _logger.warning(
-                    "%d clips in a row show no object, the first of %s",
-                    attempt + 1,
-                    self.describe(item),
-                )
+            reasons[sample.reason] += 1
+            if attempt == _ATTEMPTS_BEFORE_WARNING - 1:
+                _logger.warning("%s", self._describe_rejections(item, reasons))
         raise DataError(
-            f"{_MAX_TRIES} clips in a row show no object, the first of {self.describe(item)}"
+            f"{self._describe_rejections(item, reasons)}; look at the data, or raise "
+            f"DATALOADER.MAX_ATTEMPTS ({self.max_attempts})"
+        )
+
+    def _describe_rejections(self, item: Draw, reasons: Counter[str]) -> str:
+        counts = ", ".join(f"{reason}: {number}" for reason, number in reasons.most_common())
+        return (
+            f"{reasons.total()} clips in a row teach nothing ({counts}), the first of "
+            f"{self.describe(item)}"
         )
 
     def describe(self, item: Draw) -> str:

@@ -25,6 +25,7 @@ __all__ = ["Stage", "plan_stages"]
 _OWN_KEYS = ("OUTPUT_DIR", "MODEL.WEIGHTS", "MODEL.META_ARCHITECTURE", "SOLVER.INIT_FROM")
 # Numbers below these have no meaning; without iterations a run only evaluates.
 _SMALLEST = {
+    "DATALOADER.MAX_ATTEMPTS": 1,
     "SOLVER.MAX_ITER": 0,
     "SOLVER.IMS_PER_BATCH": 1,
     "SOLVER.ACCUMULATION_STEPS": 1,

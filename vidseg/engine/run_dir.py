@@ -32,6 +32,7 @@ METRICS_NAME = "final_metrics.json"
 # Two runs that differ in these alone are the same run.
 _HARMLESS = (
     "OUTPUT_DIR",
+    "DATALOADER.MAX_ATTEMPTS",
     "DATALOADER.NUM_WORKERS",
     "DATASETS.TEST",
     "DATASETS.DATASET_TYPE_TEST",
