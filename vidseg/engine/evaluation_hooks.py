@@ -17,7 +17,7 @@ from .hooks import Hook
 if TYPE_CHECKING:
     from .trainer import Trainer
 
-__all__ = ["BestHook", "EvaluationHook"]
+__all__ = ["BestHook", "ByDataset", "EvaluationHook", "find_metric", "joined"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class EvaluationHook(Hook):
         trainer.raise_if_stopped()
         with self.averaged():
             self.latest = self.evaluate()
-            metrics = _joined(self.latest)
+            metrics = joined(self.latest)
             self.evaluated_at = iteration
             if self.best is not None:
                 self.best.see(trainer, metrics)
@@ -174,8 +174,8 @@ def find_metric(metrics: Metrics, name: str) -> float:
     raise ConfigError(f"TEST.BEST_METRIC {name!r} was not computed; nearest: {guess}")
 
 
-def _joined(metrics: ByDataset) -> Metrics:
-    """Puts the data set before the name where there are several."""
+def joined(metrics: ByDataset) -> Metrics:
+    """Gives metrics flat names, with the data set before them where there are several."""
     if len(metrics) == 1:
         return dict(next(iter(metrics.values())))
     return {f"{d}/{name}": value for d, flat in metrics.items() for name, value in flat.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import functools
 import logging
-import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .hooks import Hook
+from .scalars import is_auxiliary, is_loss
 from .writers import Writer
 
 if TYPE_CHECKING:
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["LogHook", "ProgressBarHook", "peak_memory_mib"]
 
 logger = logging.getLogger(__name__)
-
-# Losses of auxiliary layers (loss_ce_0 ...) go to the files; a line has no room for them.
-_AUXILIARY = re.compile(r".*_\d+$")
-_NOT_LOSSES = ("time", "data_time", "lr", "total_loss", "grad_norm")
 
 
 class LogHook(Hook):
@@ -135,7 +131,8 @@ def _line(trainer: Trainer, scalars: dict[str, float], memory: float) -> str:
     parts += [
         f"{name}: {value:.4g}"
         for name, value in scalars.items()
-        if name not in _NOT_LOSSES and not _AUXILIARY.match(name)
+        # Losses of auxiliary layers go to the files; a line has no room for them.
+        if is_loss(name) and not is_auxiliary(name)
     ]
     parts += [f"{name}: {scalars[name]:.4f}" for name in ("time", "data_time") if name in scalars]
     parts.append(f"lr: {scalars.get('lr', 0.0):.3g}")

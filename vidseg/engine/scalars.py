@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["ScalarHistory"]
+__all__ = ["ScalarHistory", "is_auxiliary", "is_loss"]
 
 # Durations add up to the whole run, so their mean is meant; losses have outliers.
 _AVERAGED = ("time", "data_time")
+_NO_PART = ("iteration", "time", "data_time", "lr", "total_loss", "grad_norm", "max_mem")
+_AUXILIARY = re.compile(r".*_\d+$")
+
+
+def is_loss(name: str) -> bool:
+    """Tells whether a scalar of training is a part of the total loss."""
+    return name not in _NO_PART
+
+
+def is_auxiliary(name: str) -> bool:
+    """Tells whether a loss is that of an auxiliary layer, as ``loss_ce_0``."""
+    return _AUXILIARY.fullmatch(name) is not None
 
 
 class ScalarHistory:

@@ -37,6 +37,7 @@ from .evaluate import (
     is_incomplete,
 )
 from .evaluation_hooks import EvaluationHook
+from .history import CURVES, HISTORY, write_history
 from .overlay import can_draw, write_overlay
 from .report import describe_data, describe_environment, describe_model, log_to
 from .run_dir import RunDirectory, RunState, describe_differences, locked
@@ -205,7 +206,11 @@ def _run_stage(
     else:
         _announce(stage, state)
         model = build_initial_model(cfg, weights)
-        iteration = _train(stage, cfg, model)
+        try:
+            iteration = _train(stage, cfg, model)
+        except BaseException:  # a signal or a loss that is no number: what went before is of use
+            _write_history(stage)
+            raise
     metrics = directory.metrics(iteration)
     if state.trained >= 0:  # the videos may have been repaired since
         metrics = {name: flat for name, flat in metrics.items() if not is_incomplete(flat)}
@@ -221,9 +226,21 @@ def _run_stage(
         if shows and is_main():
             write_overlay(cfg, model, cfg.DATASETS.TEST[0], stage.output_dir)
     metrics = {name: metrics.get(name, {}) for name in cfg.DATASETS.TEST}
+    told = all((stage.output_dir / name).is_file() for name in (HISTORY, CURVES))
+    if missing or state.trained < 0 or not told:
+        _write_history(stage, iteration, metrics)
     if is_main():
         check_expected(cfg, metrics)
     return metrics
+
+
+def _write_history(
+    stage: Stage, iteration: int = -1, metrics: dict[str, dict[str, float]] | None = None
+) -> None:
+    if is_main():
+        names = stage.cfg.DATASETS.TEST
+        headline = dict.fromkeys(end for name in names for end in headline_of(stage.cfg, name))
+        write_history(stage.output_dir, iteration, metrics, tuple(headline))
 
 
 def _train(stage: Stage, cfg: Any, model: nn.Module) -> int:

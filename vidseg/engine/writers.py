@@ -17,7 +17,17 @@ from typing import Any, Protocol
 from vidseg.errors import ConfigError, nearest
 from vidseg.files import write_atomically
 
-__all__ = ["WRITERS", "JsonLinesWriter", "TensorBoardWriter", "WandbWriter", "Writer", "open_all"]
+__all__ = [
+    "METRICS_LINES",
+    "WRITERS",
+    "JsonLinesWriter",
+    "TensorBoardWriter",
+    "WandbWriter",
+    "Writer",
+    "open_all",
+]
+
+METRICS_LINES = "metrics.jsonl"
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +53,7 @@ class JsonLinesWriter:
     """
 
     def __init__(self, directory: Path, start: int) -> None:
-        self.path = directory / "metrics.jsonl"
+        self.path = directory / METRICS_LINES
         _drop_later_lines(self.path, start)
         self._unwritten = b""
 
