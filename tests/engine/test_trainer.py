@@ -121,6 +121,37 @@ def test_bad_sample_is_named_and_skipped(caplog: pytest.LogCaptureFixture) -> No
     assert "iteration 2: loss not finite" in record.message
 
 
+def test_one_bad_video_among_a_hundred_changes_nothing_for_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The weights are, to the bit, those of a run that never saw its batch."""
+    batches = [batch(number) for number in range(25)]
+    others = [samples for number, samples in enumerate(batches) if number != 9]
+    spoil(batches[9], 2)
+    with_it = make_trainer(make_loader=lambda start: iter(batches[start:]), max_iter=25)
+    without = make_trainer(make_loader=lambda start: iter(others[start:]), max_iter=24)
+    with_it.train()
+    without.train()
+    assert torch.equal(weight(with_it), weight(without))
+    assert with_it.scalars.smoothed()["skipped_steps"] == 1
+    assert "skipped_steps" not in without.scalars.smoothed()
+    assert "1 of 25 steps were skipped" in caplog.text
+    assert caplog.text.count("video 92, video92/0.jpg, frames [2, 3]") == 1
+
+
+def test_skipped_steps_are_counted_across_a_restart() -> None:
+    def loader(start: int) -> Iterator[list[Sample]]:
+        for iteration, samples in enumerate(endless(start), start):
+            yield spoil(samples, 0) if iteration % 2 else samples
+
+    trainer, continued = make_trainer(make_loader=loader), make_trainer(make_loader=loader)
+    trainer.max_iter = 4
+    trainer.train()
+    continued.load_state_dict(trainer.state_dict())
+    continued.train()
+    assert continued.scalars.smoothed()["skipped_steps"] == 3
+
+
 def test_bad_step_changes_no_weight() -> None:
     trainer = make_trainer(make_loader=lambda start: iter([spoil(batch(0), 0)]), max_iter=1)
     before = weight(trainer)

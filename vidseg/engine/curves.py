@@ -47,7 +47,7 @@ def save_curves(path: Path, training: Rows, evaluation: Rows, headline: Sequence
     num_panels = len(panels) + bool(single)
     if not num_panels:
         return
-    columns = min(num_panels, _MAX_COLUMNS)
+    columns = 2 if num_panels == 4 else min(num_panels, _MAX_COLUMNS)
     num_rows = -(-num_panels // columns)
     figure = new_figure(4.2 * columns, 2.7 * num_rows)
     grid = figure.subplots(num_rows, columns, squeeze=False)

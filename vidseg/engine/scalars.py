@@ -8,11 +8,15 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["ScalarHistory", "is_auxiliary", "is_loss"]
+__all__ = ["SKIPPED", "ScalarHistory", "is_auxiliary", "is_loss"]
+
+SKIPPED = "skipped_steps"
+"""Steps of the whole run so far that were not finite; there is no such scalar before the first."""
 
 # Durations add up to the whole run, so their mean is meant; losses have outliers.
 _AVERAGED = ("time", "data_time")
-_NO_PART = ("iteration", "time", "data_time", "lr", "total_loss", "grad_norm", "max_mem")
+_LATEST = ("lr", SKIPPED)
+_NO_PART = (*_AVERAGED, *_LATEST, "iteration", "total_loss", "grad_norm", "max_mem")
 _AUXILIARY = re.compile(r".*_\d+$")
 
 
@@ -47,7 +51,7 @@ class ScalarHistory:
         return {name: values[-1] for name, values in self._values.items()}
 
     def smoothed(self) -> dict[str, float]:
-        """Gives the median over the window, for durations the mean, and the last rate."""
+        """Gives the median over the window, for durations the mean, of rate and count the last."""
         return {name: _smooth(name, values) for name, values in self._values.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -60,7 +64,7 @@ class ScalarHistory:
 
 
 def _smooth(name: str, values: deque[float]) -> float:
-    if name == "lr":
+    if name in _LATEST:
         return values[-1]
     if name in _AVERAGED:
         return statistics.fmean(values)

@@ -33,7 +33,7 @@ from .batches import (
 )
 from .hooks import Hook
 from .precision import Precision
-from .scalars import ScalarHistory
+from .scalars import SKIPPED, ScalarHistory
 from .signals import Interrupted, StopSignals
 
 __all__ = ["Trainer"]
@@ -162,6 +162,13 @@ class Trainer:
             raise DataError(f"the checkpoint is not one of this trainer: {error!r}") from error
 
     def _finish(self) -> None:
+        skipped = round(self.scalars.latest().get(SKIPPED, 0.0))
+        if skipped:
+            logger.warning(
+                "%d of %d steps were skipped: a loss or gradient was no number",
+                skipped,
+                self.iteration,
+            )
         for hook in self.hooks:
             hook.after_train(self)
 
@@ -247,6 +254,7 @@ class Trainer:
 
     def _count_nan_step(self) -> None:
         self.num_nan_steps += 1
+        self.scalars.put({SKIPPED: self.scalars.latest().get(SKIPPED, 0.0) + 1})
         if self.num_nan_steps >= self.max_nan_steps:
             raise TrainingError(
                 f"{self.num_nan_steps} steps in a row were not finite (SOLVER.MAX_NAN_STEPS) at "
