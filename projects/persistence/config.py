@@ -25,10 +25,10 @@ def _add_detector(parent: CfgNode) -> None:
     node.BACKEND = "torch"  # or "skimage": blob_log itself, with the same results
     node.GREY = "max"  # of the colour channels, so that red is as strong as white; or "luma"
     node.MIN_SIGMA = 1.5  # pixels; the radius of a blob is the root of 2 times its sigma
-    node.MAX_SIGMA = 5.0
-    node.NUM_SIGMA = 8  # scales between the two
+    node.MAX_SIGMA = 4.0
+    node.NUM_SIGMA = 6  # scales between the two
     node.LOG_SCALE = False  # space the scales evenly in their logarithm
-    node.THRESHOLD = 0.1  # of the response, for images in [0, 1]
+    node.THRESHOLD = 0.15  # of the response, for images in [0, 1]
     node.OVERLAP = 0.5  # share of the smaller disc from which on the smaller blob is dropped
     node.MAX_PER_FRAME = 64  # detections kept of a frame, by confidence
     node.EXPECTED_RADIUS = 0.0  # pixels; 0: geometric mean of the radius range
