@@ -45,6 +45,7 @@ class ObjectTokenMapper:
         augmentation: of training clips; without it the mapper is in test mode.
         min_transient: least number of transient objects of a generated clip.
         label_noise: share of the objects of training clips with the wrong label.
+        tracker_settings: what the tracks depend on, for the cache.
         cache: whether to keep the detections of generated clips on disk.
 
     Raises:
@@ -90,7 +91,7 @@ class ObjectTokenMapper:
     def from_config(
         cls, cfg: Any, *, is_train: bool, category_map: np.ndarray | None = None
     ) -> dict[str, Any]:
-        """Gives the arguments of ``__init__``; the labels are no categories that could be mapped."""
+        """Gives the arguments of ``__init__``; no category could be mapped."""
         node, model = cfg.INPUT.PERSISTENCE, cfg.MODEL.PERSISTENCE
         tracker = HungarianTracker.from_config(cfg)
         augmentation = TokenAugmentation(**TokenAugmentation.from_config(cfg))
@@ -212,6 +213,7 @@ class ObjectTokenMapper:
     def _video(self, record: Record) -> Sample:
         """Makes the sample of an ordinary video, without labels."""
         read = self.video_mapper(record, np.random.default_rng(0))
+        assert not isinstance(read, Rejected), "test samples are never rejected"
         frames = read["frames"]
         found = self.detector(frames, "TCHW")
         nobody = torch.full((len(found),), -1)
