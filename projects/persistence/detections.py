@@ -6,6 +6,7 @@ Shapes: N detections of all frames of a clip.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,5 +58,8 @@ class Detections:
 
     def select(self, index: Tensor) -> Detections:
         """Gives the rows of an index or a mask, in its order."""
-        rows = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{k: v[index] for k, v in rows.items() if isinstance(v, Tensor)})
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        chosen: dict[str, Any] = {
+            name: column[index] for name, column in columns.items() if isinstance(column, Tensor)
+        }
+        return replace(self, **chosen)
