@@ -157,4 +157,6 @@ def test_sample_is_described(folder: Path) -> None:
         "frame_indices": range(3, 9),
     }
     assert describe_sample(sample) == "document a, a.npy, frames 3 to 8"
+    generated = {"video_id": "g7", "file_names": [], "frame_indices": range(16)}
+    assert describe_sample(generated) == "video g7, frames 0 to 15"
     assert DatasetCatalog.metadata(str(folder / "set")).item == "document"

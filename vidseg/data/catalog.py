@@ -20,8 +20,10 @@ __all__ = ["Catalog", "DatasetCatalog", "Metadata", "Record", "Records", "datase
 
 Record = dict[str, Any]
 """One video: ``file_names``, ``height``, ``width``, ``length``, ``video_id``, ``json_file`` and,
-where annotated, ``annotations``: per frame, a list of objects with contiguous ``category_id``. Or
-one document, a sequence of feature vectors: see ``features.load_feature_index``."""
+where annotated, ``annotations``: per frame, a list of objects with contiguous ``category_id``. A
+generated video has no ``json_file``, its ``file_names`` are empty, and other keys tell its mapper
+what to make. Or one document, a sequence of feature vectors: see
+``features.load_feature_index``."""
 
 
 class Records(list[Record]):

@@ -211,4 +211,6 @@ def _failure(error: UserError, trace: str) -> Failure:
 
 def _name_record(record: Record) -> str:
     item = "document" if "feature_dim" in record else "video"
-    return f"{item} {record['video_id']} of {record.get('json_file', record['file_names'][0])}"
+    name = f"{item} {record['video_id']}"
+    origin = record.get("json_file") or next(iter(record["file_names"]), "")  # none if generated
+    return f"{name} of {origin}" if origin else name

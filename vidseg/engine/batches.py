@@ -89,8 +89,8 @@ def seed_iteration(seed: int, rank: int, iteration: int) -> None:
 
 def describe_sample(sample: Sample) -> str:
     """Names a sample so that a person finds it: video or document, first file, frames."""
-    files = sample.get("file_names") or [""]
     item = "document" if "features" in sample else "video"
     frames = sample.get("frame_indices", [])
     shown = f"{frames[0]} to {frames[-1]}" if isinstance(frames, range) else list(frames)
-    return f"{item} {sample.get('video_id', '?')}, {files[0]}, frames {shown}"
+    first_file = list(sample.get("file_names", ()))[:1]  # generated samples have none
+    return ", ".join([f"{item} {sample.get('video_id', '?')}", *first_file, f"frames {shown}"])
