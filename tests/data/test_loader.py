@@ -13,6 +13,7 @@ from vidseg.data.catalog import DatasetCatalog
 from vidseg.data.loader import build_test_loader, build_train_loader, check_num_classes
 from vidseg.data.mappers import Rejected
 from vidseg.data.sample_loader import WorkerError
+from vidseg.data.sources import PackedRecords
 from vidseg.errors import ConfigError, DataError
 
 
@@ -55,6 +56,27 @@ def test_workers_change_nothing(cfg) -> None:
     loader.num_workers = 2
     for ours, theirs in zip(alone, itertools.islice(loader, 4), strict=True):
         assert all(map(_same, ours, theirs))
+
+
+class _Fragments:
+    def __call__(self, record: Any, rng: Any) -> Any:
+        whole = torch.arange(100.0)
+        parts = {str(number): whole[number:60:7] for number in range(50)}
+        return {**parts, "large": torch.ones(1 << 18), "half": torch.ones(2, dtype=torch.bfloat16)}
+
+
+def test_small_tensors_come_without_files(cfg) -> None:
+    loader = build_train_loader(cfg)
+    loader.source.mappers[0], loader.num_workers = _Fragments(), 1
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    batch = next(iter(loader))
+    if before:
+        assert len(os.listdir("/proc/self/fd")) - before < 50  # of 200 small tensors
+    for sample in batch:
+        assert sample["3"].tolist() == list(range(3, 60, 7))
+        sample["3"] += 1  # as any other tensor
+        assert sample["large"].sum() == 1 << 18
+        assert sample["half"].dtype == torch.bfloat16
 
 
 @pytest.mark.slow
@@ -190,6 +212,14 @@ def test_unexpected_error_names_the_video(cfg) -> None:
     loader = build_train_loader(cfg)
     loader.source.mappers[0] = lambda record, rng: {}["x"]
     with pytest.raises(DataError, match=r"video \d of .* cannot be mapped: KeyError: 'x'"):
+        next(iter(loader))
+
+
+def test_generated_video_is_named_without_a_file(cfg) -> None:
+    loader = build_train_loader(cfg)
+    loader.source.pools[0] = PackedRecords([{"video_id": "g7", "file_names": []}] * 2)
+    loader.source.mappers[0] = lambda record, rng: {}["x"]
+    with pytest.raises(DataError, match=r"^video g7 cannot be mapped: KeyError: 'x'"):
         next(iter(loader))
 
 

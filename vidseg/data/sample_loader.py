@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import pickle
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import torch
@@ -25,6 +28,7 @@ _logger = logging.getLogger(__name__)
 # After which a loader process that gives nothing counts as hung, e.g. on a network disk.
 _PATIENCE_SECONDS = 1200.0
 _LOOK_SECONDS = 5  # between two looks at loader processes that give nothing
+_SMALL_BYTES = 1 << 17  # of a tensor that a pipe brings sooner than shared memory does
 
 
 class WorkerError(ResourceError):
@@ -86,7 +90,7 @@ class SampleLoader:
             self.source,
             batch_sampler=_Batches(self.batches),
             num_workers=self.num_workers,
-            collate_fn=list,
+            collate_fn=_pack if parallel else list,
             worker_init_fn=_init_worker,
             prefetch_factor=self.prefetch if parallel else None,
             multiprocessing_context=self.start_method if parallel else None,
@@ -116,8 +120,8 @@ class SampleLoader:
         started = time.monotonic()
         while True:
             try:
-                batch: list[Any] = next(loaded)
-                return batch
+                batch: list[Any] | bytes = next(loaded)
+                return pickle.loads(batch) if isinstance(batch, bytes) else batch
             except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
                 fate = "died"
                 if "DataLoader timed out" in str(error):
@@ -148,6 +152,30 @@ class _Batches:
 
     def __iter__(self) -> Iterator[list[Any]]:
         return iter(self.batches())
+
+
+class _BatchPickler(ForkingPickler):
+    """Puts small tensors into the pickle itself.
+
+    Torch gives each tensor a file of shared memory, which a socket hands over: for samples of a
+    dozen small tensors that takes longer than making them, and more files than a process may open.
+    """
+
+    def reducer_override(self, value: Any) -> Any:
+        if type(value) is not torch.Tensor or value.nbytes > _SMALL_BYTES:
+            return NotImplemented
+        try:
+            array = value.contiguous().numpy()
+        except (RuntimeError, TypeError):  # NumPy lacks its type, or it is no plain CPU tensor
+            return NotImplemented
+        return torch.from_numpy, (array,)
+
+
+def _pack(samples: list[Any]) -> bytes:
+    """Pickles a batch for the main process."""
+    buffer = io.BytesIO()
+    _BatchPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(samples)
+    return buffer.getvalue()
 
 
 def _start(loader: DataLoader[Any]) -> Iterator[Any]:
