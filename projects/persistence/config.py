@@ -41,9 +41,11 @@ def _add_tokenizer(parent: CfgNode) -> None:
     node.PATCH = 14  # side of the patch around a blob, in pixels
     node.PATCH_SCALE = False  # cut 2.5 radii instead and resample them to 16 pixels
     node.PATCH_GREY = False  # tokens without colour
-    node.ENCODER = "cnn"  # of patches; or resnet18, timm/NAME, torchvision/NAME
-    node.ENCODER_WEIGHTS = ""  # file of its weights; "" for none
-    node.FREEZE_ENCODER = False  # leave its weights as they are
+    # Of patches: "cnn", or a backbone: resnet18, timm/NAME, torchvision/NAME or of the registry; it
+    # takes the file of MODEL.BACKBONE.WEIGHTS, and MODEL.PIXEL_* and INPUT.FORMAT that fit it.
+    node.ENCODER = "cnn"
+    node.ENCODER_SIZE = 32  # pixels; side to which patches are resized for a backbone
+    node.FREEZE_ENCODER = False  # leave the weights of the backbone as they are
     node.TIME = "sinusoidal"  # code of the frame index: or "learned", "none"
     node.POSITION = "absolute"  # code of (y, x): or "none"
     node.MAX_FRAMES = 128  # rows of the learned time code
@@ -73,6 +75,7 @@ def _add_transformer(parent: CfgNode) -> None:
     node.TRACK_BIAS = False  # bias by "same track of the Hungarian tracker"
     node.NULL_KEY = False  # a learned logit per head that tokens may attend to instead
     node.QUERIES = 0  # learned object queries beside the tokens; 0 for none
+    node.QUERY_LAYERS = 2  # decoder layers of the object queries
     node.SUMMARY_QUERY = False  # a learned query whose attention over tokens is reported
 
 

@@ -1,0 +1,197 @@
+"""Bias of attention by what two blobs have to do with each other.
+
+Whether two blobs are the same object is a question about the pair, which codes of absolute places
+answer only after long training. All features are the same for a clip, the clip played backwards and
+the clip that starts later.
+
+Shapes: B clips, N tokens, F features, L layers, h heads.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .tokenizer import Tokens
+
+__all__ = ["BIASES", "PairBias", "motion_of", "pair_features"]
+
+BIASES = ("none", "plain", "motion")
+
+# Distances decay over a + b * gap pixels, in frames 64 high; (a, b) of each width.
+_WIDTHS = ((1.0, 0.25), (2.0, 0.75), (4.0, 1.5))
+_MOTION_WIDTHS = ((1.0, 0.15), (1.5, 0.4), (3.0, 1.0))
+_FRAMES, _PIXELS, _RADIUS = 16.0, 32.0, 2.0  # units of gap, distance and radius difference
+
+
+class PairBias(nn.Module):
+    """A bias per layer and head, linear in features of pairs, and the logit of the null key.
+
+    Args:
+        kind: ``"plain"`` for gap, distance and size; ``"motion"`` for these and the distance after
+            motion compensation; ``"none"``.
+        num_layers: L.
+        num_heads: h.
+        motion_gate: pixels, in frames 64 high, within which the token of the next frame is taken
+            for the same object.
+        track_bias: add the feature "same track".
+        null_key: add a column to the bias: a key without content that every token may attend to.
+
+    Raises:
+        ValueError: for an unknown kind.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        num_layers: int,
+        num_heads: int,
+        *,
+        motion_gate: float = 3.5,
+        track_bias: bool = False,
+        null_key: bool = False,
+    ) -> None:
+        super().__init__()
+        if kind not in BIASES:
+            raise ValueError(f"relative bias {kind!r} is none of {', '.join(BIASES)}")
+        self.kind, self.motion_gate, self.track_bias = kind, motion_gate, track_bias
+        self.num_layers, self.num_heads = num_layers, num_heads
+        self.null_key = null_key
+        num_features = _NUM_FEATURES[kind] + track_bias
+        self.weight = (
+            nn.Parameter(torch.randn(num_layers * num_heads, num_features) * 0.5)
+            if num_features
+            else None
+        )
+        self.null_logit = nn.Parameter(torch.zeros(num_layers, num_heads)) if null_key else None
+
+    def forward(self, tokens: Tokens, tracks: Tensor | None = None) -> Tensor:
+        """Computes what attention adds to its logits, padding included.
+
+        Args:
+            tokens: of the batch.
+            tracks: int64 ``(B, N)`` track of each token, -1 for none; with ``track_bias`` only.
+
+        Returns:
+            float32 ``(B, L|1, h|1, N|1, M)``, minus infinity for keys in the padding; M is N, or
+            N + 1 with the null key, which comes last.
+        """
+        closed = _closed_keys(tokens.padding_mask)  # (B, N)
+        out = torch.zeros_like(closed, dtype=torch.float32).masked_fill(closed, -torch.inf)
+        bias = out[:, None, None, None]  # (B, 1, 1, 1, N)
+        if self.weight is not None:
+            with torch.autocast(closed.device.type, enabled=False):
+                bias = self._learned(tokens, tracks, out)
+        if self.null_logit is None:
+            return bias
+        null = self.null_logit.float()[None, :, :, None, None]
+        shape = (len(closed), self.num_layers, self.num_heads, bias.shape[3])
+        return torch.cat([bias.expand(*shape, -1), null.expand(*shape, 1)], -1)
+
+    def _learned(self, tokens: Tokens, tracks: Tensor | None, closed: Tensor) -> Tensor:
+        features = pair_features(tokens, self.kind, motion_gate=self.motion_gate)
+        if self.track_bias:
+            if tracks is None:
+                raise ValueError("a bias by tracks needs the tracks of the tokens")
+            same = (tracks[:, :, None] == tracks[:, None]) & (tracks >= 0)[:, None]
+            features.append(same.float())
+        stacked = torch.stack(features, 1).flatten(2)  # (B, F, N * N)
+        batch, length = closed.shape
+        masked = closed[:, None, None].expand(-1, 1, length, -1).reshape(batch, 1, -1)
+        assert self.weight is not None
+        weight = self.weight.float().expand(batch, -1, -1)
+        bias = torch.baddbmm(masked, weight, stacked)  # (B, L * h, N * N)
+        return bias.view(batch, self.num_layers, self.num_heads, length, length)
+
+
+@torch.no_grad()
+def pair_features(tokens: Tokens, kind: str, *, motion_gate: float = 3.5) -> list[Tensor]:
+    """Describes every pair of tokens (i, j) of a clip.
+
+    Args:
+        tokens: of the batch.
+        kind: see ``PairBias``.
+        motion_gate: see there.
+
+    Returns:
+        float32 ``(B, N, N)`` each, rows i and columns j. What stands in the padding means nothing.
+    """
+    if kind == "none":
+        return []
+    scale = tokens.scale[:, None]
+    place = tokens.centers * scale[..., None]
+    radius = tokens.radii * scale
+    step = (tokens.frame_index[:, None] - tokens.frame_index[:, :, None]).float()  # t_j - t_i
+    gap = step.abs()
+    offset = place[:, None] - place[:, :, None]  # (B, N, N, 2): p_j - p_i
+    distance = offset.norm(dim=-1)
+    features = [
+        gap / _FRAMES,
+        (gap == 0).float(),
+        distance / _PIXELS,
+        *(torch.exp(-distance / (a + b * gap)) for a, b in _WIDTHS),
+        (radius[:, None] - radius[:, :, None]).abs() / _RADIUS,
+    ]
+    if kind == "motion":
+        velocity, before, after = motion_of(
+            offset, distance, step, tokens.padding_mask, gate=motion_gate
+        )
+        moved = step[..., None] * velocity[:, :, None]
+        residual = (offset - moved).norm(dim=-1)  # of j against the motion of i
+        residual_back = (offset - step[..., None] * velocity[:, None]).norm(dim=-1)
+        # Whether the motion of a token is known on the side on which the other one stands.
+        sees = _facing(step, before, after)
+        features += [
+            *(torch.exp(-residual / (a + b * gap)) for a, b in _MOTION_WIDTHS),
+            *(torch.exp(-residual_back / (a + b * gap)) for a, b in _MOTION_WIDTHS),
+            (residual / _PIXELS).clamp(max=2),
+            sees,
+            sees.mT,
+        ]
+    return features
+
+
+_NUM_FEATURES = {"none": 0, "plain": 7, "motion": 16}
+
+
+def motion_of(
+    offset: Tensor, distance: Tensor, step: Tensor, padding_mask: Tensor, *, gate: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Estimates how tokens move from the nearest ones of the frames before and after.
+
+    Args:
+        offset: ``(B, N, N, 2)``, from token i to token j in pixels.
+        distance: ``(B, N, N)``, its length.
+        step: ``(B, N, N)``, frames from i to j.
+        padding_mask: bool ``(B, N)``, True = padding.
+        gate: pixels beyond which there is no neighbour.
+
+    Returns:
+        Velocity ``(B, N, 2)`` in pixels per frame, the mean of both sides, of one side where the
+        other has no neighbour, 0 without any; and bool ``(B, N)`` each, whether there is a
+        neighbour before, and after.
+    """
+    total, found = torch.zeros_like(offset[:, :, 0]), []
+    for side in (-1, 1):
+        is_other = (step != side) | padding_mask[:, None] | (distance > gate)
+        nearest, index = distance.masked_fill(is_other, torch.inf).min(-1)
+        there = nearest.isfinite() & ~padding_mask
+        to = offset.gather(2, index[..., None, None].expand(-1, -1, 1, 2))[:, :, 0]
+        total = total + side * to * there[..., None]
+        found.append(there)
+    before, after = found
+    count = before.float() + after.float()
+    return total / count.clamp(min=1)[..., None], before, after
+
+
+def _facing(step: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """Whether token i has a neighbour on the side of token j in time, ``(B, N, N)``."""
+    later, earlier = step > 0, step < 0
+    return ((later & after[:, :, None]) | (earlier & before[:, :, None])).float()
+
+
+def _closed_keys(padding_mask: Tensor) -> Tensor:
+    """The padding; a clip without tokens keeps its first key, as a softmax needs one."""
+    closed = padding_mask.clone()
+    closed[:, :1] &= ~padding_mask.all(1, keepdim=True)
+    return closed
