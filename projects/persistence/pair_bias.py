@@ -59,7 +59,7 @@ class PairBias(nn.Module):
         self.null_key = null_key
         num_features = _NUM_FEATURES[kind] + track_bias
         self.weight = (
-            nn.Parameter(torch.randn(num_layers * num_heads, num_features) * 0.5)
+            nn.Parameter(torch.empty(num_layers * num_heads, num_features).uniform_(-0.3, 0.3))
             if num_features
             else None
         )
@@ -139,19 +139,16 @@ def pair_features(tokens: Tokens, kind: str, *, motion_gate: float = 3.5) -> lis
         moved = step[..., None] * velocity[:, :, None]
         residual = (offset - moved).norm(dim=-1)  # of j against the motion of i
         residual_back = (offset - step[..., None] * velocity[:, None]).norm(dim=-1)
-        # Whether the motion of a token is known on the side on which the other one stands.
-        sees = _facing(step, before, after)
         features += [
             *(torch.exp(-residual / (a + b * gap)) for a, b in _MOTION_WIDTHS),
             *(torch.exp(-residual_back / (a + b * gap)) for a, b in _MOTION_WIDTHS),
             (residual / _PIXELS).clamp(max=2),
-            sees,
-            sees.mT,
+            *_continued(step, before.float(), after.float()),
         ]
     return features
 
 
-_NUM_FEATURES = {"none": 0, "plain": 7, "motion": 16}
+_NUM_FEATURES = {"none": 0, "plain": 7, "motion": 18}
 
 
 def motion_of(
@@ -184,10 +181,19 @@ def motion_of(
     return total / count.clamp(min=1)[..., None], before, after
 
 
-def _facing(step: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """Whether token i has a neighbour on the side of token j in time, ``(B, N, N)``."""
-    later, earlier = step > 0, step < 0
-    return ((later & after[:, :, None]) | (earlier & before[:, :, None])).float()
+def _continued(step: Tensor, before: Tensor, after: Tensor) -> list[Tensor]:
+    """Whether i, then j, has a neighbour towards the other one in time, and away from it.
+
+    Returns:
+        Four features ``(B, N, N)``; of tokens of one frame, the mean of both sides.
+    """
+    later, earlier = (step > 0).float(), (step < 0).float()
+    same = (step == 0).float() / 2
+    from_here = torch.stack([later + same, earlier + same]), torch.stack([earlier, later]) + same
+    both = torch.stack([after, before])
+    here = [(side * both[..., None]).sum(0) for side in from_here]
+    there = [(side * both[:, :, None]).sum(0) for side in reversed(from_here)]
+    return here + there
 
 
 def _closed_keys(padding_mask: Tensor) -> Tensor:

@@ -17,11 +17,11 @@ from vidseg.modeling.backbone import Backbone
 
 __all__ = ["BackbonePatchEncoder", "ConvPatchEncoder"]
 
-_CHANNELS = (32, 64)
+_CHANNELS = (16, 32)
 
 
 class ConvPatchEncoder(nn.Module):
-    """Two convolutions, the second with stride 2, their mean over the patch, a linear map.
+    """Two convolutions with stride 2, their mean over the patch, a linear map.
 
     Args:
         dim: C.
@@ -30,7 +30,7 @@ class ConvPatchEncoder(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         first, second = _CHANNELS
-        self.conv1 = Conv2d(3, first, 3, padding=1)
+        self.conv1 = Conv2d(3, first, 3, stride=2, padding=1)
         self.conv2 = Conv2d(first, second, 3, stride=2, padding=1)
         self.proj = Linear(second, dim)
 

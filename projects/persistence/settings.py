@@ -72,7 +72,6 @@ def check_settings(cfg: CfgNode) -> None:
     _require(
         width % heads == 0, f"NHEADS is {heads} and HIDDEN_DIM {width}; set NHEADS to a divisor"
     )
-    _require(width % 4 == 0, f"HIDDEN_DIM is {width}; codes of places need a multiple of 4")
     is_cnn = node.ENCODER == "cnn"
     _require(
         not (is_cnn and node.FREEZE_ENCODER),

@@ -5,6 +5,7 @@ Shapes: B clips, N tokens of the longest of them (at least 1), C channels, P sid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,9 +21,9 @@ __all__ = ["POSITIONS", "TIMES", "ObjectTokenizer", "Tokens", "sinusoidal_code"]
 TIMES = ("sinusoidal", "learned", "none")
 POSITIONS = ("absolute", "none")
 
-# A wave of the fastest channel is 2 pi pixels or frames long, so that neighbours are told apart; of
-# the slowest about as long as the largest frame or video.
-_SLOWEST = 1000.0
+# Pixels or frames of the shortest wave, so that neighbours are told apart, and of the longest.
+_WAVES = (4.0, 1024.0)
+_CODE = 32  # channels of the code of a number
 
 
 @dataclass
@@ -63,11 +64,11 @@ class Tokens:
 
 
 class ObjectTokenizer(nn.Module):
-    """Sums the code of a patch, of its place, its frame, and of radius and confidence.
+    """Sums linear maps of patch, place, frame index, and of radius and confidence.
 
     Args:
         encoder: uint8 ``(n, 3, P, P)`` to ``(n, C)``.
-        dim: C, divisible by 4.
+        dim: C.
         time: code of the frame index: ``"sinusoidal"``, ``"learned"`` or ``"none"``.
         position: code of row and column: ``"absolute"`` or ``"none"``.
         max_frames: rows of the learned code.
@@ -88,15 +89,15 @@ class ObjectTokenizer(nn.Module):
         grey: bool = False,
     ) -> None:
         super().__init__()
-        if dim % 4:
-            raise ValueError(f"codes of places need a width divisible by 4, not {dim}")
         for name, value, choices in (("time", time, TIMES), ("position", position, POSITIONS)):
             if value not in choices:
                 raise ValueError(f"{name} {value!r} is none of {', '.join(choices)}")
         self.encoder = encoder
-        self.dim, self.time, self.position, self.grey = dim, time, position, grey
-        self.time_embed = nn.Embedding(max_frames, dim) if time == "learned" else None
+        self.dim, self.grey = dim, grey
         self.shape_proj = Linear(2, dim)
+        self.place_proj = Linear(2 * _CODE, dim) if position == "absolute" else None
+        self.time_proj = Linear(_CODE, dim) if time == "sinusoidal" else None
+        self.time_embed = nn.Embedding(max_frames, dim) if time == "learned" else None
 
     def forward(self, clips: Sequence[Detections], patches: Sequence[Tensor]) -> Tokens:
         """Turns the detections of clips into tokens.
@@ -122,11 +123,11 @@ class ObjectTokenizer(nn.Module):
         confidence = torch.cat([one.confidence for one in clips]).to(device)
         x = self._encode(torch.cat(list(patches)).to(device))
         x = x + self.shape_proj(torch.stack([radius / 4 - 1, confidence], 1))
-        if self.position == "absolute":
-            x = x + sinusoidal_code(centers, self.dim // 2).flatten(1)
-        if self.time == "sinusoidal":
-            x = x + sinusoidal_code(frame, self.dim)
-        elif self.time_embed is not None:
+        if self.place_proj is not None:
+            x = x + self.place_proj(sinusoidal_code(centers, _CODE).flatten(1))
+        if self.time_proj is not None:
+            x = x + self.time_proj(sinusoidal_code(frame, _CODE))
+        if self.time_embed is not None:
             x = x + self.time_embed(frame)
         y, column = centers.unbind(1)
         boxes = torch.stack([column - radius, y - radius, column + radius, y + radius], 1)
@@ -175,8 +176,9 @@ def sinusoidal_code(values: Tensor, channels: int) -> Tensor:
     Returns:
         float32 ``(..., channels)``.
     """
-    steps = torch.arange(channels // 2, dtype=torch.float32, device=values.device)
-    phase = values.float()[..., None] * _SLOWEST ** (-2 * steps / channels)
+    shortest, longest = (2 * math.pi / wave for wave in _WAVES)
+    steps = torch.linspace(0, 1, channels // 2, device=values.device)
+    phase = values.float()[..., None] * (shortest * (longest / shortest) ** steps)
     return torch.cat([phase.sin(), phase.cos()], -1)
 
 
