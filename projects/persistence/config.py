@@ -110,4 +110,5 @@ def _add_evaluation(parent: CfgNode) -> None:
     parent.PERSISTENCE = CfgNode()
     node = parent.PERSISTENCE
     node.NUM_PICTURES = 4  # clips of a data set that are drawn with their attention
+    node.WINDOW_FRAMES = 16  # of a longer video that the model sees at once, as many as in training
     node.BOOTSTRAP = 1000  # resamplings of the clips behind the confidence intervals

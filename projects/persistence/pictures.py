@@ -33,7 +33,11 @@ _MAX_FRAMES, _MIN_COLUMNS, _MAX_COLUMNS = 16, 5, 8
 _TILE = 1.6  # width of a frame in inches
 _LEGEND = 2.6  # width of the explanations in inches
 _CURVES = 2.0  # height of the curves in inches
-_STYLES = {PERSISTENT: "-", TRANSIENT: (0, (2.2, 1.2)), UNKNOWN: (0, (0.6, 1.2))}  # of the truth
+_STYLES: dict[int, Any] = {
+    PERSISTENT: "-",
+    TRANSIENT: (0, (2.2, 1.2)),
+    UNKNOWN: (0, (0.6, 1.2)),
+}  # of the truth
 _WRONG = (1.0, 0.25, 0.35)
 _HEAT = "inferno"
 _DIM = 0.45  # brightness of frames under the heat

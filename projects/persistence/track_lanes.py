@@ -68,7 +68,7 @@ def _draw_lane(axes: Any, view: ClipView, track: int, lane: int) -> None:
     main = _object(view, track)
     if main >= 0:
         color = COLORS[int(view.object_labels[main])]
-        for number in np.flatnonzero(view.presence[main]):
+        for number in np.flatnonzero(view.presence[main]).tolist():
             corner = (number - 0.5, lane + _CELL / 2 + 0.03)
             axes.add_patch(Rectangle(corner, 1, _STRIPE, color=color, linewidth=0))
     for token in np.flatnonzero(view.tracks == track):
