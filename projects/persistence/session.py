@@ -72,6 +72,11 @@ class PersistenceSession:
         self._frames: list[_Frame] = []
         self._covered = 0  # frames that a window has seen
 
+    @property
+    def num_patches(self) -> int:
+        """Patches that are kept at the moment."""
+        return sum(len(f.patches) for f in self._frames if f.patches is not None)
+
     @torch.no_grad()
     def step(self, frames: Tensor) -> VideoInstances:
         """Takes the next frames, uint8 ``(t, 3, H, W)``; the result comes with ``finish``.
@@ -79,9 +84,13 @@ class PersistenceSession:
         Raises:
             DataError: if the frames' size differs from before.
         """
-        start, size = len(self._frames), (frames.shape[-2], frames.shape[-1])
-        if self._size not in (None, size):
-            raise DataError(f"frames of {size} come after frames of {self._size} in one video")
+        height, width = frames.shape[-2:]
+        start, size = len(self._frames), (height, width)
+        if self._size is not None and self._size != size:
+            raise DataError(
+                f"frames of {width}x{height} come after frames of "
+                f"{self._size[1]}x{self._size[0]} pixels in one video"
+            )
         self._size = size
         found, patches = self._model.detect(frames)
         for number in range(len(frames)):
