@@ -1,1 +1,1 @@
-"""The commands of ``python -m vidseg.projects.rqvae``, a module each; thin over functions."""
+"""The commands of ``python -m vidseg.projects.persistence``, a module each; thin over functions."""
