@@ -13,6 +13,7 @@ from tests.faults import (  # noqa: F401 (fill it)
     data,
     disks,
     kills,
+    persistence,
     training,
 )
 from tests.faults.ground import FAULTS, Fault

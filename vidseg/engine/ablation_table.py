@@ -83,11 +83,16 @@ def as_markdown(results: Sequence[Result], headlines: Mapping[str, Sequence[str]
     """
     base = next(result.variant for result in results if not result.variant.changes)
     seeds = list(dict.fromkeys(result.seed for result in results))
+    told = f"Of seed {seeds[0]}"
+    if len(seeds) > 1:
+        told = (
+            f"Means over the seeds {', '.join(map(str, seeds))}, with the standard deviation "
+            "between them"
+        )
     parts = [
         "# Ablation",
-        f"`{base.name}` and variants of it that differ as said. Means over the seeds "
-        f"{', '.join(map(str, seeds))}, with the standard deviation between them; in brackets the "
-        "difference of the means.",
+        f"`{base.name}` and variants of it that differ as said. {told}; in brackets the difference "
+        "to it, seed by seed.",
     ]
     for dataset, headline in headlines.items():
         parts += [f"## {dataset}", _table(results, base, dataset, headline)]
