@@ -14,6 +14,7 @@ __all__ = ["GROUPS", "groups", "select"]
 GROUPS: dict[str, tuple[str, ...]] = {
     "dvis_daq": ("deformable", "frame_segmenter", "published", "video_length"),
     "ytvis": ("ytvis_eval",),
+    "persistence": ("persistence",),
     "rqvae": ("rqvae_pooling", "rqvae_quantizer"),
     "switches": ("switches",),
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from .confidence import measure_blobs, size_factor
 from .detections import Detections
 from .layouts import ClipFrames, open_clip
 from .peaks import find_peaks, prune_overlaps
-from .responses import ScaleSpace
+from .responses import ScaleSpace, scale_space
 
 __all__ = ["BACKENDS", "GREYS", "BlobDetector"]
 
@@ -145,66 +146,63 @@ class BlobDetector:
         Returns:
             For each frame float64 ``(N, 3)``: row, column, sigma, by falling response.
         """
-        chunk = self._frames_at_a_time((grey.shape[1], grey.shape[2]))
-        return [blobs for part in grey.split(chunk) for blobs, _ in self._detect(part)]
+        blobs = []
+        for part in grey.split(self._frames_at_a_time((grey.shape[1], grey.shape[2]))):
+            found = self._detect(part)
+            bounds = np.searchsorted(found.frame, np.arange(1, len(part)))
+            blobs += np.split(found.blobs, bounds)
+        return blobs
 
     @torch.no_grad()
-    def _detect(self, grey: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Gives blobs and their responses, float64 ``(N,)``, of each frame of a chunk."""
+    def _detect(self, grey: Tensor) -> _Found:
         space = self._space(grey)
-        responses = space(grey)
+        responses, images = space(grey).cpu().numpy(), grey.cpu().numpy()
         if self._settings["backend"] == "skimage":
-            return [
-                self._detect_with_skimage(*frame) for frame in zip(grey, responses, strict=True)
-            ]
-        found = []
-        threshold, overlap = self._settings["threshold"], self._settings["overlap"]
-        for points, values in find_peaks(responses, grey, self.sigmas, threshold, space.tolerance):
-            blobs = points[:, [1, 2, 0]].astype(np.float64)
-            blobs[:, 2] = self.sigmas[points[:, 0]]
-            keep = prune_overlaps(blobs, overlap)
-            found.append((blobs[keep], values[keep]))
-        return found
+            return self._detect_with_skimage(images, responses)
+        threshold = self._settings["threshold"]
+        peaks = find_peaks(responses, images, self.sigmas, threshold, space.tolerance)
+        blobs = peaks.points[:, [1, 2, 0]].astype(np.float64)
+        blobs[:, 2] = self.sigmas[peaks.points[:, 0]]
+        keep = prune_overlaps(peaks.frame, blobs, self._settings["overlap"])
+        return _Found(peaks.frame[keep], blobs[keep], peaks.values[keep])
 
-    def _detect_with_skimage(
-        self, grey: Tensor, responses: Tensor
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _detect_with_skimage(self, images: np.ndarray, responses: np.ndarray) -> _Found:
         from skimage.feature import blob_log
 
         names = ("min_sigma", "max_sigma", "num_sigma", "threshold", "overlap", "log_scale")
         settings = {name: self._settings[name] for name in names}
-        blobs = blob_log(grey.double().cpu().numpy(), **settings)
+        each = [blob_log(image.astype(np.float64), **settings) for image in images]
+        frame = np.repeat(np.arange(len(each)), [len(blobs) for blobs in each])
+        blobs = np.concatenate(each)
         y, x = blobs[:, :2].astype(np.int64).T
         scale = np.abs(blobs[:, 2, None] - self.sigmas).argmin(1)
-        return blobs, responses.cpu().numpy()[scale, y, x].astype(np.float64)
+        return _Found(frame, blobs, responses[frame, scale, y, x].astype(np.float64))
 
     def _measure(self, frames: Tensor, start: int) -> dict[str, np.ndarray]:
         """Gives the fields of ``Detections`` of a chunk that starts at a frame."""
         grey = self._grey(frames)
         found = self._detect(grey)
-        blobs, values = (np.concatenate(column) for column in zip(*found, strict=True))
-        index = np.repeat(np.arange(len(found)), [len(own) for own, _ in found])
-        seen = measure_blobs(frames.cpu().numpy(), grey.cpu().numpy(), blobs, index)
-        size = size_factor(math.sqrt(2) * blobs[:, 2], self.expected_radius)
+        seen = measure_blobs(frames.cpu().numpy(), grey.cpu().numpy(), found.blobs, found.frame)
+        y, x, sigma = found.blobs.T
+        size = size_factor(math.sqrt(2) * sigma, self.expected_radius)
         factors = (seen.brightness, seen.circularity, size)
         weights = self._settings["confidence_weights"]
         confidence = np.prod([f**w for f, w in zip(factors, weights, strict=True)], axis=0)
-        order = np.lexsort((-confidence, index))
-        rank = np.arange(len(order)) - np.searchsorted(index, index)[order]
+        order = np.lexsort((-confidence, found.frame))
+        rank = np.arange(len(order)) - np.searchsorted(found.frame, found.frame)
         order = order[rank < self._settings["max_per_frame"]]
-        y, x, sigma = blobs.T
         columns = {
             "y": y,
             "x": x,
             "sigma": sigma,
-            "response": values,
+            "response": found.responses,
             "brightness": seen.brightness,
             "circularity": seen.circularity,
             "confidence": confidence,
             "color": seen.color,
         }
         kept = {name: column[order].astype(np.float32) for name, column in columns.items()}
-        return {"frame": index[order] + start, **kept}
+        return {"frame": found.frame[order] + start, **kept}
 
     def _grey(self, frames: Tensor) -> Tensor:
         if frames.shape[1] == 1:
@@ -216,7 +214,7 @@ class BlobDetector:
     def _space(self, grey: Tensor) -> ScaleSpace:
         size = (grey.shape[1], grey.shape[2])
         if self._scale_space is None or self._scale_space.size != size:
-            self._scale_space = ScaleSpace(size, self.sigmas, grey.device)
+            self._scale_space = scale_space(size, self.sigmas, grey.device)
         return self._scale_space
 
     def _frames_at_a_time(self, size: tuple[int, int]) -> int:
@@ -236,6 +234,21 @@ class BlobDetector:
             high,
             self._settings["threshold"],
         )
+
+
+@dataclass
+class _Found:
+    """Blobs of a chunk, frame after frame and within one by falling response.
+
+    Attributes:
+        frame: int64 ``(N,)``, ascending.
+        blobs: float64 ``(N, 3)``: row, column, sigma.
+        responses: float64 ``(N,)``.
+    """
+
+    frame: np.ndarray
+    blobs: np.ndarray
+    responses: np.ndarray
 
 
 def _check(settings: dict[str, Any]) -> None:

@@ -9,87 +9,93 @@ that even the ties of symmetric images end alike.
 
 from __future__ import annotations
 
-import itertools
 import math
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.spatial import cKDTree
-from torch import Tensor
 
 from .responses import exact_response, kernel_radius
 
-__all__ = ["find_peaks", "prune_overlaps"]
+__all__ = ["Peaks", "find_peaks", "prune_overlaps"]
 
 _MOST_CROPS = 8  # of a frame with more open points all responses are computed exactly
-_OFFSETS = [  # of the neighbours in scale, row, column; those that rule out most come first
-    (s, y, x)
-    for s, y, x in sorted(np.ndindex(3, 3, 3), key=lambda at: sum(abs(i - 1) for i in at))
-    if (s, y, x) != (1, 1, 1)
-]
+
+
+@dataclass
+class Peaks:
+    """Maxima of several frames, frame after frame and within one by falling response.
+
+    Attributes:
+        frame: int64 ``(N,)``.
+        points: int64 ``(N, 3)``: scale, row, column.
+        values: float64 ``(N,)``, the responses.
+    """
+
+    frame: np.ndarray
+    points: np.ndarray
+    values: np.ndarray
 
 
 def find_peaks(
-    responses: Tensor, grey: Tensor, sigmas: np.ndarray, threshold: float, tolerance: float
-) -> list[tuple[np.ndarray, np.ndarray]]:
+    responses: np.ndarray, grey: np.ndarray, sigmas: np.ndarray, threshold: float, tolerance: float
+) -> Peaks:
     """Finds the points above a threshold that none of their 26 neighbours exceeds.
 
     Args:
-        responses: ``(T, S, H, W)``.
+        responses: float32 ``(T, S, H, W)``.
         grey: float32 ``(T, H, W)``, the frames they are of.
         sigmas: ``(S,)`` of the scales.
         threshold: which a response must exceed.
         tolerance: largest error of a response.
-
-    Returns:
-        For each frame int64 ``(N, 3)``, scale, row and column by falling response, and the
-        responses, float64 ``(N,)``.
     """
-    found, certain = _candidates(responses, threshold, tolerance)
-    values = responses.reshape(-1)[found].double().cpu().numpy()
-    t, s, y, x = np.unravel_index(found.cpu().numpy(), responses.shape)
-    points, is_sure = np.stack([s, y, x], 1), certain.cpu().numpy()
-    bounds = np.searchsorted(t, np.arange(len(responses) + 1))
-    peaks = []
-    for frame, (start, stop) in enumerate(itertools.pairwise(bounds)):
-        part = slice(start, stop)
-        own = points[part], values[part]
-        if _is_settled(own[1], is_sure[part], tolerance):
-            order = np.argsort(-own[1], kind="stable")
-            peaks.append((own[0][order], own[1][order]))
-        else:
-            image = grey[frame].double().cpu().numpy()
-            peaks.append(_settle(image, own[0], sigmas, threshold))
+    place, margin = _candidates(responses, threshold, tolerance)
+    values = responses.reshape(-1)[place].astype(np.float64)
+    frame, *point = np.unravel_index(place, responses.shape)
+    order = np.lexsort([-values, frame])
+    peaks = Peaks(frame[order], np.stack(point, 1)[order], values[order])
+    is_open = ~((margin > 2 * tolerance) & (values > threshold + tolerance))[order]
+    is_tied = (np.diff(peaks.values) >= -2 * tolerance) & (np.diff(peaks.frame) == 0)
+    is_open[1:] |= is_tied
+    for number in np.unique(peaks.frame[is_open]):
+        start, stop = np.searchsorted(peaks.frame, [number, number + 1])
+        image = grey[number].astype(np.float64)
+        points, exact = _settle(image, peaks.points[start:stop], sigmas, threshold)
+        peaks = Peaks(
+            np.insert(np.delete(peaks.frame, slice(start, stop)), start, [number] * len(points)),
+            np.concatenate([peaks.points[:start], points, peaks.points[stop:]]),
+            np.concatenate([peaks.values[:start], exact, peaks.values[stop:]]),
+        )
     return peaks
 
 
-def _candidates(responses: Tensor, threshold: float, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Gives the flat indices of possible maxima, ascending, and which of them are certain."""
+def _candidates(
+    responses: np.ndarray, threshold: float, tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gives the flat indices of possible maxima, ascending, and by how much they are it."""
     flat = responses.reshape(-1)
-    found = (flat > threshold - tolerance).nonzero()[:, 0]
-    strides = responses.stride()[1:]
-    sizes = responses.shape[1:]
-    margin = torch.full((len(found),), math.inf, dtype=flat.dtype, device=flat.device)
-    for offset in _OFFSETS:
-        neighbour = found
-        for step, stride, size in zip(offset, strides, sizes, strict=True):
-            if step != 1:  # beyond the border there is only the point itself
-                place = found // stride % size
-                inside = place > 0 if step == 0 else place < size - 1
-                neighbour = neighbour + inside * ((step - 1) * stride)
-        gap = flat[found] - flat[neighbour]
-        gap = torch.where(neighbour == found, math.inf, gap)
-        margin = torch.minimum(margin, gap)
-        keep = margin >= -2 * tolerance
-        found, margin = found[keep], margin[keep]
-    is_sure = (margin > 2 * tolerance) & (flat[found] > threshold + tolerance)
-    return found, is_sure
-
-
-def _is_settled(values: np.ndarray, is_sure: np.ndarray, tolerance: float) -> bool:
-    if not is_sure.all():
-        return False
-    return bool((np.diff(np.sort(values)) > 2 * tolerance).all())
+    _, *sizes = responses.shape
+    strides = [sizes[1] * sizes[2], sizes[2], 1]
+    place = np.flatnonzero(flat > threshold - tolerance)
+    # One axis after the other leaves few points for the test of all neighbours; columns first,
+    # where the memory is nearest.
+    for stride, size in zip(strides[::-1], sizes[::-1], strict=True):
+        at = place // stride % size
+        least = flat[place] + 2 * tolerance
+        below = flat[place - stride * (at > 0)] <= least
+        above = flat[place + stride * (at < size - 1)] <= least
+        place = place[below & above]
+    s, y, x = (
+        stride * np.stack([(at == 0) - 1, 0 * at, at < size - 1], 1)
+        for stride, size in zip(strides, sizes, strict=True)
+        for at in [place // stride % size]
+    )
+    around = s[:, :, None, None] + y[:, None, :, None] + x[:, None, None, :]
+    around = around.reshape(len(place), 27)
+    neighbours = np.where(around == 0, -np.inf, flat[place[:, None] + around])
+    margin = flat[place] - neighbours.max(1)
+    keep = margin >= -2 * tolerance
+    return place[keep], margin[keep]
 
 
 def _settle(
@@ -136,39 +142,53 @@ def _exact_neighbours(
     return around, float(around[s - scales.start, y - rows.start, x - columns.start])
 
 
-def prune_overlaps(blobs: np.ndarray, overlap: float) -> np.ndarray:
+def prune_overlaps(frame: np.ndarray, blobs: np.ndarray, overlap: float) -> np.ndarray:
     """Drops the smaller of two blobs whose discs share too much; of equal ones the first.
 
     A blob that was dropped drops no other, so a chain of overlaps depends on the order of its
     pairs; it is that of the reference.
 
     Args:
+        frame: int64 ``(N,)``, ascending.
         blobs: float64 ``(N, 3)``: row, column, sigma.
-        overlap: share of the smaller disc from which on it goes.
+        overlap: share of the smaller disc above which it goes.
 
     Returns:
         Bool ``(N,)``, the blobs that stay.
     """
-    sigmas = blobs[:, 2].copy()
-    if len(blobs) > 1:
-        distance = 2 * sigmas.max() * math.sqrt(2)
-        for i, j in cKDTree(blobs[:, :2]).query_pairs(distance):
-            if sigmas[i] and sigmas[j] and _disc_overlap(blobs[i], blobs[j]) > overlap:
-                sigmas[j if sigmas[i] > sigmas[j] else i] = 0
-    return sigmas > 0
+    keep = np.ones(len(blobs), dtype=bool)
+    if len(blobs) < 2:
+        return keep
+    sigmas = blobs[:, 2]
+    reach = 2 * sigmas.max() * math.sqrt(2)
+    apart = np.column_stack([blobs[:, :2], frame * (2 * reach + 1)])
+    pairs = cKDTree(apart).query_pairs(reach, output_type="ndarray")
+    pairs = pairs[_disc_overlap(*blobs[pairs].swapaxes(0, 1)) > overlap]
+    is_chained = (np.bincount(pairs.reshape(-1), minlength=len(blobs)) > 1)[pairs].any(1)
+    chained = np.unique(frame[pairs[is_chained, 0]])
+    in_order = [tuple(pair) for pair in pairs[~np.isin(frame[pairs[:, 0]], chained)].tolist()]
+    conflicts = set(map(tuple, pairs.tolist()))
+    for number in chained:
+        start, stop = np.searchsorted(frame, [number, number + 1])
+        reach = 2 * sigmas[start:stop].max() * math.sqrt(2)
+        near = cKDTree(blobs[start:stop, :2]).query_pairs(reach)
+        in_order += [pair for i, j in near if (pair := (i + start, j + start)) in conflicts]
+    for i, j in in_order:
+        if keep[i] and keep[j]:
+            keep[j if sigmas[i] > sigmas[j] else i] = False
+    return keep
 
 
-def _disc_overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """Gives the common area of two discs as a share of the smaller one."""
-    r, q = math.sqrt(2) * one[2], math.sqrt(2) * other[2]
-    d = math.dist(one[:2], other[:2])
-    if d > r + q:
-        return 0.0
-    if d <= abs(r - q):
-        return 1.0
-    sectors = [
-        a * a * math.acos(min(max((d * d + a * a - b * b) / (2 * d * a), -1.0), 1.0))
+def _disc_overlap(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Gives the common area of discs as a share of the smaller ones, float64 ``(M,)``."""
+    r, q = math.sqrt(2) * one[:, 2], math.sqrt(2) * other[:, 2]
+    d = np.hypot(*(one - other)[:, :2].T)
+    crossing = np.clip(d, np.abs(r - q) + 1e-12, r + q)
+    sectors = (
+        a * a * np.arccos(((crossing**2 + a**2 - b**2) / (2 * crossing * a)).clip(-1, 1))
         for a, b in ((r, q), (q, r))
-    ]
-    kite = math.sqrt(max((r + q - d) * (d + r - q) * (d - r + q) * (d + r + q), 0.0)) / 2
-    return (sum(sectors) - kite) / (math.pi * min(r, q) ** 2)
+    )
+    sides = (r + q - crossing, crossing + r - q, crossing - r + q, crossing + r + q)
+    kite = np.sqrt(np.prod(sides, axis=0).clip(0)) / 2
+    share = (sum(sectors) - kite) / (math.pi * np.minimum(r, q) ** 2)
+    return np.where(d > r + q, 0.0, np.where(d <= np.abs(r - q), 1.0, share))
