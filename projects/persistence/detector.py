@@ -268,7 +268,7 @@ def _check(settings: dict[str, Any]) -> None:
         require(settings[name] >= 1, name, "it must be 1 or more")
     require(settings["threshold"] > 0, "threshold", "it must be above 0")
     require(0 <= settings["overlap"] <= 1, "overlap", "it must lie within 0 to 1")
-    require(0 <= settings["expected_radius"] < math.inf, "expected_radius", "0 is the least")
+    require(0 <= settings["expected_radius"] < math.inf, "expected_radius", "it cannot be negative")
     weights = settings["confidence_weights"]
     fits = len(weights) == 3 and min(weights) >= 0 and math.isclose(sum(weights), 1, abs_tol=1e-6)
     require(fits, "confidence_weights", "give three that are 0 or more and sum to 1")

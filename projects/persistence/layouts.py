@@ -34,13 +34,13 @@ class ClipFrames:
     Attributes:
         pixels: view ``(T, C, H, W)`` of what the user gave, C 1 or 3, in its own type.
         layout: how its axes were read, such as ``"THWC"`` or ``"HW"``.
-        scale: factor that brings its values into [0, 1].
-        value_range: its smallest and largest value before that.
+        white: value of full brightness, 1 or 255.
+        value_range: its smallest and largest value.
     """
 
     pixels: Tensor
     layout: str
-    scale: float
+    white: float
     value_range: tuple[float, float]
 
     def __len__(self) -> int:
@@ -54,7 +54,7 @@ class ClipFrames:
     def __getitem__(self, frames: slice) -> Tensor:
         """Gives the frames as float32 ``(T', C, H, W)`` in [0, 1]."""
         pixels = self.pixels[frames].to(torch.float32, memory_format=torch.contiguous_format)
-        return (pixels * self.scale).clamp_(0.0, 1.0)
+        return (pixels / self.white).clamp_(0.0, 1.0)
 
 
 def to_frames(clip: Any, layout: str = "auto") -> Tensor:
@@ -102,7 +102,7 @@ def open_clip(clip: Any, layout: str = "auto") -> ClipFrames:
     pixels, read_as = _in_order(pixels, layout)
     low, high = _check_values(pixels)
     is_byte = pixels.dtype == torch.uint8 or high > _BYTE_RANGE
-    return ClipFrames(pixels, read_as, 1 / 255 if is_byte else 1.0, (low, high))
+    return ClipFrames(pixels, read_as, 255.0 if is_byte else 1.0, (low, high))
 
 
 def _as_tensor(clip: Any) -> Tensor:
