@@ -28,6 +28,17 @@ def test_written_file_replaces_the_old_one(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_only_durable_files_wait_for_the_disk(tmp_path: Path, monkeypatch) -> None:
+    synced = []
+    monkeypatch.setattr("os.fsync", synced.append)
+    write_atomically(tmp_path / "a", lambda file: file.write(b"new"), durable=False)
+    assert (tmp_path / "a").read_text() == "new"
+    assert not synced
+    write_atomically(tmp_path / "a", lambda file: file.write(b"newer"))
+    assert (tmp_path / "a").read_text() == "newer"
+    assert synced
+
+
 def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")

@@ -44,16 +44,21 @@ class Draft:
         # Hidden, and another one for each process: several may write the same file.
         self.path = final.with_name(f".{final.name}{draft_suffix()}")
 
-    def publish(self) -> None:
+    def publish(self, *, durable: bool = True) -> None:
         """Gives the written file its name.
+
+        Args:
+            durable: whether to wait for the disk, so that a power cut leaves it whole as well.
 
         Raises:
             OSError: if the disk is full or not writable; the old file is then untouched.
         """
-        with open(self.path, "rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with open(self.path, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(self.path, self.final)
-        _sync_directory(self.final.parent)
+        if durable:
+            _sync_directory(self.final.parent)
 
     def discard(self) -> None:
         """Removes what was written, if anything."""
@@ -113,12 +118,16 @@ class ScratchFile:
             data = data[count:]
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(
+    path: Path, write: Callable[[BinaryIO], object], *, durable: bool = True
+) -> None:
     """Writes a file that either appears whole or not at all, whatever kills the process.
 
     Args:
         path: final name; an existing file is replaced.
         write: puts the content into the open file it is given.
+        durable: whether a power cut must not damage it either. Not waiting for the disk is many
+            times as fast for small files, and enough where damage shows and can be repaired.
 
     Raises:
         OSError: if the disk is full or not writable; the old file is then untouched.
@@ -127,7 +136,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     try:
         with open(draft.path, "wb") as file:
             write(file)
-        draft.publish()
+        draft.publish(durable=durable)
     except BaseException as error:
         draft.discard()
         if isinstance(error, OSError) and error.errno is not None:
