@@ -25,7 +25,7 @@ def _add_detector(parent: CfgNode) -> None:
     node.BACKEND = "torch"  # or "skimage": blob_log itself, with the same results
     node.GREY = "max"  # of the colour channels, so that red is as strong as white; or "luma"
     node.MIN_SIGMA = 1.5  # pixels; the radius of a blob is the root of 2 times its sigma
-    node.MAX_SIGMA = 4.0
+    node.MAX_SIGMA = 4.0  # pixels
     node.NUM_SIGMA = 6  # scales between the two
     node.LOG_SCALE = False  # space the scales evenly in their logarithm
     node.THRESHOLD = 0.15  # of the response, for images in [0, 1]

@@ -93,7 +93,7 @@ class DetectionCache:
         arrays = {field.name: getattr(clip, field.name) for field in fields(clip)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, lambda file: np.savez(file, **arrays))
+            write_atomically(path, lambda file: np.savez(file, **arrays), durable=False)
         except OSError as error:
             self._is_writable = False
             reason = error.strerror or error
