@@ -1,8 +1,8 @@
 """Detections of generated clips on disk, each clip made once per machine.
 
 One small file per clip below ``$VIDSEG_CACHE/persistence/<key>/<split>``; the key is a hash of
-everything that the content depends on. Processes may write the same file at the same time: each
-writes the same bytes, and a file appears as a whole.
+everything that the content depends on, settings and code. Processes may write the same file at the
+same time: each writes the same bytes, and a file appears as a whole.
 
 Shapes: N detections, P side of a patch, M objects, T frames.
 """
@@ -15,6 +15,7 @@ import logging
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,26 @@ import numpy as np
 from vidseg.data.synthetic import cache_root
 from vidseg.files import write_atomically
 
-__all__ = ["CachedClip", "DetectionCache", "cache_key"]
+__all__ = ["SOURCES", "CachedClip", "DetectionCache", "cache_key"]
 
-_VERSION = 1  # of the content for the same settings
+SOURCES = (
+    "clips",
+    "confidence",
+    "detection_cache",
+    "detections",
+    "detector",
+    "ground_truth",
+    "layouts",
+    "mapper",
+    "patches",
+    "peaks",
+    "rendering",
+    "responses",
+    "scene",
+    "trackers",
+    "variants",
+)
+"""Modules of the project that the content depends on."""
 
 _logger = logging.getLogger(__name__)
 
@@ -57,8 +75,17 @@ def cache_key(settings: dict[str, Any]) -> str:
     Args:
         settings: plain json.
     """
-    text = json.dumps({"version": _VERSION, **settings}, sort_keys=True)
+    text = json.dumps({"code": _code_digest(), **settings}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def _code_digest() -> str:
+    folder = Path(__file__).parent
+    digest = hashlib.sha256()
+    for name in SOURCES:
+        digest.update((folder / f"{name}.py").read_bytes())
+    return digest.hexdigest()
 
 
 class DetectionCache:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from vidseg.data import DatasetCatalog, Records, build_test_loader, build_train_
 from vidseg.data.mappers import Rejected, build_mapper
 from vidseg.data.synthetic import generate_split
 from vidseg.errors import ConfigError, DataError
-from vidseg.projects.persistence import add_config
+from vidseg.projects.persistence import add_config, detection_cache
 from vidseg.projects.persistence.clips import PersistenceClips
 from vidseg.projects.persistence.detection_cache import cache_key
 from vidseg.projects.persistence.detections import Detections
@@ -224,6 +225,20 @@ def test_cache_that_cannot_be_written(cfg, tmp_path, caplog) -> None:
 def test_key_depends_on_every_setting() -> None:
     assert cache_key({"a": 1}) != cache_key({"a": 2})
     assert cache_key({"a": 1, "b": 2}) == cache_key({"b": 2, "a": 1})
+
+
+def test_key_depends_on_all_code_that_makes_the_content() -> None:
+    """The list of modules is what the mapper imports, but for what happens after the cache."""
+    folder = Path(detection_cache.__file__).parent
+    due, reached = ["mapper"], {"augmentation", "config"}
+    while due:
+        name = due.pop()
+        reached.add(name)
+        tree = ast.parse((folder / f"{name}.py").read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                due += [node.module] if node.module not in reached else []
+    assert reached - {"augmentation", "config"} == set(detection_cache.SOURCES)
 
 
 def test_label_noise_is_of_objects_and_stays(cfg) -> None:
