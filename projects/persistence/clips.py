@@ -18,7 +18,7 @@ from torch import Tensor
 from vidseg.errors import UserError
 
 from .rendering import render
-from .scene import draw_scene
+from .scene import MAX_TRANSIENT, draw_scene
 from .variants import SPLITS, find_variant
 
 __all__ = ["Clip", "ClipObjects", "PersistenceClips"]
@@ -26,7 +26,6 @@ __all__ = ["Clip", "ClipObjects", "PersistenceClips"]
 _VERSION = 1  # of what a seed means
 _SCENE = 0  # last word of the seeds; see ground_truth for the other
 _MIN_SIZE = 32
-_MAX_OBJECTS = 5
 
 
 @dataclass
@@ -102,10 +101,8 @@ class PersistenceClips:
                 f"in {num_frames} frames nothing tells what stays; clips of {variant} need "
                 f"{shortest} or more"
             )
-        if not 0 <= min_transient <= _MAX_OBJECTS:
-            raise UserError(
-                f"INPUT.PERSISTENCE.MIN_TRANSIENT is {min_transient}; give 0 to {_MAX_OBJECTS}"
-            )
+        if not 0 <= min_transient <= MAX_TRANSIENT:
+            raise UserError(f"min_transient is {min_transient}; give 0 to {MAX_TRANSIENT}")
         self.name = variant
         self.split = split
         self.size = size

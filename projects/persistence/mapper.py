@@ -22,6 +22,7 @@ from .detections import Detections
 from .detector import BlobDetector
 from .ground_truth import match_detections, noisy_labels
 from .patches import extract_patches
+from .scene import MAX_TRANSIENT
 from .trackers import HungarianTracker
 
 __all__ = ["ObjectTokenMapper"]
@@ -74,6 +75,10 @@ class ObjectTokenMapper:
         if not 0 <= label_noise <= 1:
             raise ConfigError(
                 f"INPUT.PERSISTENCE.LABEL_NOISE is {label_noise}; give a share in [0, 1]"
+            )
+        if not 0 <= min_transient <= MAX_TRANSIENT:
+            raise ConfigError(
+                f"INPUT.PERSISTENCE.MIN_TRANSIENT is {min_transient}; give 0 to {MAX_TRANSIENT}"
             )
         self.detector = detector
         self.tracker = tracker

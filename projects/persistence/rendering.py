@@ -48,11 +48,16 @@ def render(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:
         canvas[covered] = below + a * (paint - below)
     shape = (num_frames, side, side, 3)
     inner = slice(margin, margin + size)
-    frames = canvas.reshape(shape)[:, inner, inner].transpose(0, 3, 1, 2)
-    frames = frames + _NOISE * rng.standard_normal(frames.shape, dtype=np.float32)
+    drawn = canvas.reshape(shape)[:, inner, inner].transpose(0, 3, 1, 2)
+    frames = rng.standard_normal(drawn.shape, dtype=np.float32)
+    frames *= _NOISE
+    frames += drawn
     for occluder in scene.occluders:
         _cover(frames, occluder)
-    pixels: np.ndarray = (np.clip(frames, 0, 1) * 255 + 0.5).astype(np.uint8)
+    np.clip(frames, 0, 1, out=frames)
+    frames *= 255
+    frames += 0.5
+    pixels: np.ndarray = frames.astype(np.uint8)
     return pixels
 
 

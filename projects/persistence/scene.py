@@ -16,13 +16,15 @@ import numpy as np
 
 from .variants import RED, WHITE, Variant
 
-__all__ = ["BASE_SIZE", "Occluder", "Scene", "draw_scene"]
+__all__ = ["BASE_SIZE", "MAX_TRANSIENT", "Occluder", "Scene", "draw_scene"]
 
 BASE_SIZE = 64
 """Side of the frames in pixels that all lengths are given for; larger frames show more detail."""
 
+MAX_TRANSIENT = 5
+"""Largest number of transient objects in a clip."""
+
 _MAX_PERSISTENT = 3
-_MAX_TRANSIENT = 5
 _RADIUS = (3.0, 5.5)
 _SPEED = (0.2, 1.8)  # pixels per frame
 _JITTER = 0.25  # standard deviation of a centre around its path
@@ -91,7 +93,7 @@ def draw_scene(
     """
     scale = size / BASE_SIZE
     num_persistent = int(rng.integers(1, _MAX_PERSISTENT + 1))
-    num_transient = int(rng.integers(min_transient, _MAX_TRANSIENT + 1))
+    num_transient = int(rng.integers(min_transient, MAX_TRANSIENT + 1))
     # In random order, which is the order of depth too.
     labels = rng.permutation(np.repeat([1, 0], [num_persistent, num_transient]))
     radii = rng.uniform(*_RADIUS, len(labels)) * scale

@@ -213,7 +213,7 @@ def test_least_number_of_transients() -> None:
         (("same", "valid"), {}, "there is no split 'valid'"),
         (("same", "val"), {"size": 16}, "16 pixels are too small; use 32"),
         (("same", "val"), {"num_frames": 8}, "clips of same need 10 or more"),
-        (("same", "val"), {"min_transient": 6}, "MIN_TRANSIENT is 6; give 0 to 5"),
+        (("same", "val"), {"min_transient": 6}, "min_transient is 6; give 0 to 5"),
     ],
 )
 def test_meaningless_clips_are_refused(arguments, settings, message: str) -> None:

@@ -298,7 +298,12 @@ def test_ordinary_videos_have_no_labels(cfg, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("INPUT.PERSISTENCE.LABEL_NOISE", 1.5), ("MODEL.PERSISTENCE.PATCH", 0)]
+    ("key", "value"),
+    [
+        ("INPUT.PERSISTENCE.LABEL_NOISE", 1.5),
+        ("INPUT.PERSISTENCE.MIN_TRANSIENT", 6),
+        ("MODEL.PERSISTENCE.PATCH", 0),
+    ],
 )
 def test_numbers_out_of_range(cfg, key: str, value: float) -> None:
     cfg.merge_from_list([key, value])
