@@ -2,7 +2,8 @@
 
 One small file per clip below ``$VIDSEG_CACHE/persistence/<key>/<split>``; the key is a hash of
 everything that the content depends on, settings and code. Processes may write the same file at the
-same time: each writes the same bytes, and a file appears as a whole.
+same time: each writes the same bytes, and a file appears as a whole. All of it may be removed
+whenever nobody reads it; 4,000 clips of one setting take about 100 MB.
 
 Shapes: N detections, P side of a patch, M objects, T frames.
 """
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from vidseg.data.synthetic import cache_root
-from vidseg.files import write_atomically
+from vidseg.files import remove_stale_drafts, write_atomically
 
 __all__ = ["SOURCES", "CachedClip", "DetectionCache", "cache_key"]
 
@@ -99,6 +100,7 @@ class DetectionCache:
     def __init__(self, key: str, split: str) -> None:
         self._folder = cache_root() / "persistence" / key / split
         self._is_writable = True
+        remove_stale_drafts(self._folder)
 
     def get(self, index: int, make: Callable[[], CachedClip]) -> CachedClip:
         """Gives a clip, read or made.
