@@ -57,7 +57,7 @@ def _add_tracker(parent: CfgNode) -> None:
     node = parent.TRACKER
     node.GATE = 3.0  # pixels from the predicted place, at a frame height of 64; grows with gaps
     node.APPEARANCE_WEIGHT = 0.5  # of the cosine distance between mean colours
-    node.MAX_GAP = 3  # frames after which a track that was not seen ends
+    node.MAX_GAP = 3  # frames from one detection of a track to its next, at most
     node.MIN_PRESENCE = 0.7  # share of the frames from which on a track counts as persistent
 
 

@@ -49,7 +49,7 @@ class HungarianTracker:
     Args:
         gate: pixels from the predicted place, at a frame height of 64.
         appearance_weight: of the cosine distance, in [0, inf).
-        max_gap: missed frames in a row after which a track ends.
+        max_gap: frames from one detection of a track to its next, at most; 1 allows no missed one.
         frame_height: of the video in pixels; ``track`` takes that of the detections instead.
 
     Raises:
@@ -66,10 +66,10 @@ class HungarianTracker:
     ) -> None:
         if not gate > 0 or frame_height <= 0:
             raise ValueError(f"gate and frame height must be positive: {gate}, {frame_height}")
-        if not appearance_weight >= 0 or max_gap < 0:
+        if not appearance_weight >= 0 or max_gap < 1:
             raise ValueError(
-                f"appearance weight and largest gap cannot be negative: {appearance_weight}, "
-                f"{max_gap}"
+                f"appearance weight must be 0 or more and the largest gap 1 or more: "
+                f"{appearance_weight}, {max_gap}"
             )
         self._gate = gate
         self._appearance_weight = appearance_weight
@@ -154,7 +154,7 @@ class HungarianTracker:
 
         lost = np.ones(len(self._ids), np.bool_)
         lost[tracks] = False
-        lost &= gaps <= self._max_gap
+        lost &= gaps < self._max_gap
         self._missed = np.concatenate([gaps[lost], np.zeros(len(ids), np.int64)])
         self._ids = np.concatenate([self._ids[lost], ids])
         self._centers = np.concatenate([self._centers[lost], centers])
