@@ -5,7 +5,6 @@ Shapes: N tokens, M clips.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,11 +38,11 @@ class Decisions:
 
     Attributes:
         counts: ``(M, 4)`` of each clip, see ``count_right``.
-        auroc: area under the curve in [0, 1]; nan for methods without scores.
+        auroc: area under the curve in [0, 1]; None for methods without scores.
     """
 
     counts: Floats
-    auroc: float = math.nan
+    auroc: float | None = None
 
     @property
     def accuracies(self) -> Accuracies:
@@ -62,8 +61,9 @@ class Decisions:
             "accuracy": float(found.total),
             "accuracy_persistent": float(found.persistent),
             "accuracy_transient": float(found.transient),
-            "AUROC": self.auroc,
         }
+        if self.auroc is not None:
+            metrics["AUROC"] = self.auroc
         if num_resamples:
             balanced = bootstrap_interval(self.counts, _balanced, num_resamples=num_resamples)
             total = bootstrap_interval(self.counts, _total, num_resamples=num_resamples)
@@ -128,7 +128,7 @@ def baseline_decisions(split: SplitResults, min_presence: float) -> dict[str, De
 
 def _score(split: SplitResults, decisions: Ints, scores: Floats | None = None) -> Decisions:
     counts = count_right(decisions, split.labels, split.clip, split.num_clips)
-    return Decisions(counts, math.nan if scores is None else auroc(scores, split.labels))
+    return Decisions(counts, None if scores is None else auroc(scores, split.labels))
 
 
 def _balanced(sums: Floats) -> Floats:

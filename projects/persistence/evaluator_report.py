@@ -136,7 +136,7 @@ def _decision_section(report: Report) -> str:
         [
             _METHODS.get(name, name),
             *(_with_interval(figures, one) for one in _ACCURACIES),
-            _number(figures["AUROC"]),
+            _number(figures.get("AUROC", math.nan)),
         ]
         for name, figures in report.decisions.items()
     ]
