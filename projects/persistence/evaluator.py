@@ -55,7 +55,6 @@ class ObjectPersistenceEvaluator(Evaluator):
         "tokens/balanced_accuracy",
         "tokens/accuracy",
         "tokens/AUROC",
-        "objects/balanced_accuracy",
         "baselines/tracker",
         "baselines/leak_probe",
         "attention/summary/ratio",
