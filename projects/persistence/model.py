@@ -6,6 +6,7 @@ Shapes: B clips, T frames, N tokens of a clip, P side of a patch.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,14 @@ from vidseg.config import CfgNode
 from vidseg.errors import DataError
 from vidseg.modeling import META_ARCH_REGISTRY
 from vidseg.modeling.build import construct
+from vidseg.modeling.meta_arch import ResultPlace, VideoSession
 
 from .detections import Detections
 from .detector import BlobDetector
 from .losses import PersistenceCriterion, TokenTargets
 from .patches import extract_patches
 from .prediction import TokenPrediction
+from .session import PersistenceSession
 from .settings import (
     check_settings,
     criterion_settings,
@@ -53,6 +56,8 @@ class ObjectPersistence(nn.Module):
         patch: P in pixels.
         patch_scale: resample the surroundings of a blob instead, see ``extract_patches``.
         max_tokens: of a clip; of more detections, the most confident are used.
+        window_frames: of a video that the transformer sees at once, as many as in training.
+        max_num: tracks in the result of a video.
     """
 
     def __init__(
@@ -66,11 +71,14 @@ class ObjectPersistence(nn.Module):
         patch: int = 14,
         patch_scale: bool = False,
         max_tokens: int = 2048,
+        window_frames: int = 16,
+        max_num: int = 20,
     ) -> None:
         super().__init__()
         self.detector, self.tracker = detector, tracker
         self.tokenizer, self.transformer, self.criterion = tokenizer, transformer, criterion
         self.patch, self.patch_scale, self.max_tokens = patch, patch_scale, max_tokens
+        self.window_frames, self.max_num = window_frames, max_num
         self._num_cut = 0
 
     @classmethod
@@ -91,6 +99,8 @@ class ObjectPersistence(nn.Module):
             "patch": node.PATCH,
             "patch_scale": node.PATCH_SCALE,
             "max_tokens": node.MAX_TOKENS,
+            "window_frames": cfg.TEST.PERSISTENCE.WINDOW_FRAMES,
+            "max_num": cfg.MODEL.MASK_FORMER.TEST.MAX_NUM,
         }
 
     @property
@@ -139,6 +149,21 @@ class ObjectPersistence(nn.Module):
         detections = self.detector(frames, "TCHW")
         patches = extract_patches(frames, detections, side=self.patch, scaled=self.patch_scale)
         return detections, patches
+
+    def start(
+        self,
+        *,
+        output_size: tuple[int, int] | None = None,
+        frame_indices: Sequence[int] | None = None,
+    ) -> VideoSession:
+        """Opens a session for one video.
+
+        Args:
+            output_size: height and width of the masks; those of the frames if left out.
+            frame_indices: of the frames in the video, for the result; counted if left out.
+        """
+        place = ResultPlace(output_size, frame_indices)
+        return PersistenceSession(self, place, window=self.window_frames, max_num=self.max_num)
 
     def _read(self, sample: Sample, *, is_labelled: bool = False) -> _Clip:
         name = f"clip {sample.get('video_id', '?')}"

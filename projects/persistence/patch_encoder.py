@@ -93,8 +93,11 @@ class BackbonePatchEncoder(nn.Module):
         """Encodes uint8 ``(N, 3, P, P)`` as ``(N, C)``."""
         x = patches.flip(1) if self.flips else patches
         x = (x.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
-        x = F.interpolate(x, (self.size, self.size), mode="bilinear", align_corners=False)
-        # Batch norm cannot learn from a single value per channel.
-        is_alone = self.training and not self.frozen and len(x) == 1
-        maps = self.backbone(torch.cat([x, x]) if is_alone else x)[self.map_name]
+        if len(x):
+            x = F.interpolate(x, (self.size, self.size), mode="bilinear", align_corners=False)
+        else:
+            x = x.new_zeros(0, 3, self.size, self.size)
+        # Batch norm cannot learn from a single value per channel, and some layers take no empty batch.
+        missing = max((2 if self.training else 1) - len(x), 0)
+        maps = self.backbone(F.pad(x, (0, 0, 0, 0, 0, 0, 0, missing)))[self.map_name]
         return cast(Tensor, self.proj(maps[: len(x)].mean((2, 3))))

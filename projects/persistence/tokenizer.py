@@ -121,7 +121,10 @@ class ObjectTokenizer(nn.Module):
         centers = torch.cat([one.centers for one in clips]).to(device)
         radius = torch.cat([one.radius for one in clips]).to(device)
         confidence = torch.cat([one.confidence for one in clips]).to(device)
-        x = self._encode(torch.cat(list(patches)).to(device))
+        looks = torch.cat(list(patches)).to(device)
+        if self.grey:
+            looks = looks.amax(1, keepdim=True).expand(-1, 3, -1, -1)
+        x = self.encoder(looks)
         x = x + self.shape_proj(torch.stack([radius / 4 - 1, confidence], 1))
         if self.place_proj is not None:
             x = x + self.place_proj(sinusoidal_code(centers, _CODE).flatten(1))
@@ -156,14 +159,6 @@ class ObjectTokenizer(nn.Module):
             "of the learned time code; set MODEL.PERSISTENCE.TIME sinusoidal, or raise MAX_FRAMES, "
             "and train again"
         )
-
-    def _encode(self, patches: Tensor) -> Tensor:
-        if not len(patches):
-            return patches.new_zeros(0, self.dim, dtype=self.shape_proj.weight.dtype)
-        if self.grey:
-            patches = patches.amax(1, keepdim=True).expand(-1, 3, -1, -1)
-        x: Tensor = self.encoder(patches)
-        return x
 
 
 def sinusoidal_code(values: Tensor, channels: int) -> Tensor:
