@@ -66,7 +66,7 @@ def _add_transformer(parent: CfgNode) -> None:
     node.HIDDEN_DIM = 256  # channels of a token
     node.NUM_LAYERS = 2  # encoder layers, 2 to 6
     node.NHEADS = 8  # attention heads
-    node.DIM_FEEDFORWARD = 512
+    node.DIM_FEEDFORWARD = 512  # inner width of the feed-forward networks
     node.DROPOUT = 0.1
     # Bias of attention by pairs of tokens: "none", "plain" (gap, distance, ...), or "motion", which
     # adds the distance after motion compensation.

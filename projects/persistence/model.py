@@ -18,10 +18,11 @@ from vidseg.config import CfgNode
 from vidseg.errors import DataError
 from vidseg.modeling import META_ARCH_REGISTRY
 from vidseg.modeling.build import construct
-from vidseg.modeling.meta_arch import ResultPlace, VideoSession
+from vidseg.modeling.meta_arch import Recorder, ResultPlace, VideoSession
 
 from .detections import Detections
 from .detector import BlobDetector
+from .explanation import AttentionRecorder
 from .losses import PersistenceCriterion, TokenTargets
 from .patches import extract_patches
 from .prediction import TokenPrediction
@@ -164,6 +165,10 @@ class ObjectPersistence(nn.Module):
         """
         place = ResultPlace(output_size, frame_indices)
         return PersistenceSession(self, place, window=self.window_frames, max_num=self.max_num)
+
+    def recorder(self, session: PersistenceSession) -> Recorder:
+        """Watches a session and tells what the blobs of its tracks read."""
+        return AttentionRecorder(session)
 
     def _read(self, sample: Sample, *, is_labelled: bool = False) -> _Clip:
         name = f"clip {sample.get('video_id', '?')}"

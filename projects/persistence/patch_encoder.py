@@ -97,7 +97,7 @@ class BackbonePatchEncoder(nn.Module):
             x = F.interpolate(x, (self.size, self.size), mode="bilinear", align_corners=False)
         else:
             x = x.new_zeros(0, 3, self.size, self.size)
-        # Batch norm cannot learn from a single value per channel, and some layers take no empty batch.
+        # Batch norm cannot learn from one value per channel, not every layer takes an empty batch.
         missing = max((2 if self.training else 1) - len(x), 0)
         maps = self.backbone(F.pad(x, (0, 0, 0, 0, 0, 0, 0, missing)))[self.map_name]
         return cast(Tensor, self.proj(maps[: len(x)].mean((2, 3))))

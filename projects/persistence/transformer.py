@@ -132,10 +132,11 @@ class ObjectPersistenceTransformer(nn.Module):
         """
         rows = _Rows(tokens.padding_mask)
         bias = self.pair_bias(tokens, tracks).to(tokens.tokens.dtype)
+        # Slices would each get a gradient of the whole.
+        biases = bias.expand(-1, len(self.layers), -1, -1, -1).unbind(1)
         x = rows.pack(tokens.tokens)
         weights = []
-        for number, layer in enumerate(self.layers):
-            own = bias[:, number if bias.shape[1] > 1 else 0]
+        for layer, own in zip(self.layers, biases, strict=True):
             x, layer_weights = layer(x, rows, own, return_weights=return_attention)
             if layer_weights is not None:
                 weights.append(layer_weights)
@@ -220,7 +221,7 @@ class TokenAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         weights = None
         if return_weights:
-            logits = q @ k.mT * (1 / math.sqrt(q.shape[-1])) + bias
+            logits = (q / math.sqrt(q.shape[-1])) @ k.mT + bias
             weights = logits.softmax(-1)
             out = F.dropout(weights, dropout) @ v
         else:
