@@ -21,6 +21,7 @@ BIASES = ("none", "plain", "motion")
 # Distances decay over a + b * gap pixels, in frames 64 high; (a, b) of each width.
 _WIDTHS = ((1.0, 0.25), (2.0, 0.75), (4.0, 1.5))
 _MOTION_WIDTHS = ((1.0, 0.15), (1.5, 0.4), (3.0, 1.0))
+_SMOOTHINGS = 2
 _FRAMES, _PIXELS, _RADIUS = 16.0, 32.0, 2.0  # units of gap, distance and radius difference
 
 
@@ -156,6 +157,10 @@ def motion_of(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Estimates how tokens move from the nearest ones of the frames before and after.
 
+    The velocity is the mean displacement on both sides, on one side where the other has no
+    neighbour, 0 without any. It is then averaged with that of the neighbours, twice: the jitter of
+    single centres would otherwise lead away over a long gap.
+
     Args:
         offset: ``(B, N, N, 2)``, from token i to token j in pixels.
         distance: ``(B, N, N)``, its length.
@@ -164,21 +169,27 @@ def motion_of(
         gate: pixels beyond which there is no neighbour.
 
     Returns:
-        Velocity ``(B, N, 2)`` in pixels per frame, the mean of both sides, of one side where the
-        other has no neighbour, 0 without any; and bool ``(B, N)`` each, whether there is a
+        Velocity ``(B, N, 2)`` in pixels per frame, and bool ``(B, N)`` each, whether there is a
         neighbour before, and after.
     """
-    total, found = torch.zeros_like(offset[:, :, 0]), []
+    neighbours = []
     for side in (-1, 1):
         is_other = (step != side) | padding_mask[:, None] | (distance > gate)
         nearest, index = distance.masked_fill(is_other, torch.inf).min(-1)
-        there = nearest.isfinite() & ~padding_mask
-        to = offset.gather(2, index[..., None, None].expand(-1, -1, 1, 2))[:, :, 0]
-        total = total + side * to * there[..., None]
-        found.append(there)
-    before, after = found
-    count = before.float() + after.float()
-    return total / count.clamp(min=1)[..., None], before, after
+        neighbours.append((nearest.isfinite() & ~padding_mask, index[..., None].expand(-1, -1, 2)))
+    (before, _), (after, _) = neighbours
+    count = (before.float() + after.float())[..., None]
+    velocity = torch.zeros_like(offset[:, :, 0])
+    for side, (there, index) in zip((-1, 1), neighbours, strict=True):
+        to = offset.gather(2, index[:, :, None])[:, :, 0]
+        velocity = velocity + side * to * there[..., None]
+    velocity = velocity / count.clamp(min=1)
+    for _ in range(_SMOOTHINGS):
+        total = velocity
+        for there, index in neighbours:
+            total = total + velocity.gather(1, index) * there[..., None]
+        velocity = total / (1 + count)
+    return velocity, before, after
 
 
 def _continued(step: Tensor, before: Tensor, after: Tensor) -> list[Tensor]:
