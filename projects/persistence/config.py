@@ -67,7 +67,7 @@ def _add_transformer(parent: CfgNode) -> None:
     node.NUM_LAYERS = 2  # encoder layers, 2 to 6
     node.NHEADS = 8  # attention heads
     node.DIM_FEEDFORWARD = 512  # inner width of the feed-forward networks
-    node.DROPOUT = 0.1
+    node.DROPOUT = 0.1  # of attention weights and of what the blocks add
     # Bias of attention by pairs of tokens: "none", "plain" (gap, distance, ...), or "motion", which
     # adds the distance after motion compensation.
     node.RELATIVE_BIAS = "none"
