@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .tokenizer import Tokens
 
@@ -56,53 +57,62 @@ class PairBias(nn.Module):
         if kind not in BIASES:
             raise ValueError(f"relative bias {kind!r} is none of {', '.join(BIASES)}")
         self.kind, self.motion_gate, self.track_bias = kind, motion_gate, track_bias
-        self.num_layers, self.num_heads = num_layers, num_heads
-        self.null_key = null_key
-        num_features = _NUM_FEATURES[kind] + track_bias
-        self.weight = (
-            nn.Parameter(torch.empty(num_layers * num_heads, num_features).uniform_(-0.3, 0.3))
-            if num_features
-            else None
-        )
-        self.null_logit = nn.Parameter(torch.zeros(num_layers, num_heads)) if null_key else None
+        self.num_layers, self.null_key = num_layers, null_key
+        # The last feature is that of the null key: its weight is the constant logit.
+        self._num_features = _NUM_FEATURES[kind] + track_bias + null_key
+        self.weight = None
+        if self._num_features:
+            weight = torch.empty(num_layers, num_heads, self._num_features).uniform_(-0.3, 0.3)
+            weight[..., self._num_features - null_key :] = 0
+            self.weight = nn.Parameter(weight)
 
-    def forward(self, tokens: Tokens, tracks: Tensor | None = None) -> Tensor:
-        """Computes what attention adds to its logits, padding included.
+    def forward(self, tokens: Tokens, tracks: Tensor | None = None) -> list[Tensor]:
+        """Computes what the attention of each layer adds to its logits, padding included.
 
         Args:
             tokens: of the batch.
             tracks: int64 ``(B, N)`` track of each token, -1 for none; with ``track_bias`` only.
 
         Returns:
-            float32 ``(B, L|1, h|1, N|1, M)``, minus infinity for keys in the padding; M is N, or
+            L times float32 ``(B, h|1, N|1, M)``, minus infinity for keys in the padding; M is N, or
             N + 1 with the null key, which comes last.
-        """
-        closed = _closed_keys(tokens.padding_mask)  # (B, N)
-        out = torch.zeros_like(closed, dtype=torch.float32).masked_fill(closed, -torch.inf)
-        bias = out[:, None, None, None]  # (B, 1, 1, 1, N)
-        if self.weight is not None:
-            with torch.autocast(closed.device.type, enabled=False):
-                bias = self._learned(tokens, tracks, out)
-        if self.null_logit is None:
-            return bias
-        null = self.null_logit.float()[None, :, :, None, None]
-        shape = (len(closed), self.num_layers, self.num_heads, bias.shape[3])
-        return torch.cat([bias.expand(*shape, -1), null.expand(*shape, 1)], -1)
 
-    def _learned(self, tokens: Tokens, tracks: Tensor | None, closed: Tensor) -> Tensor:
+        Raises:
+            ValueError: if the tracks are missing.
+        """
+        is_closed = _closed_keys(tokens.padding_mask)
+        closed = torch.zeros_like(is_closed, dtype=torch.float32)
+        closed = closed.masked_fill(is_closed, -torch.inf)  # (B, N)
+        if self.weight is None:
+            return [closed[:, None, None]] * self.num_layers
+        features = self._stacked_features(tokens, tracks)  # (B, F, N, M)
+        num_clips, _, *shape = features.shape
+        closed = F.pad(closed, (0, int(self.null_key)))[:, None].expand(-1, shape[0], -1)
+        with torch.autocast(closed.device.type, enabled=False):
+            return [
+                torch.baddbmm(
+                    closed.reshape(num_clips, 1, -1),
+                    weight.float().expand(num_clips, -1, -1),
+                    features.flatten(2),
+                ).unflatten(2, shape)
+                for weight in self.weight
+            ]
+
+    def _stacked_features(self, tokens: Tokens, tracks: Tensor | None) -> Tensor:
         features = pair_features(tokens, self.kind, motion_gate=self.motion_gate)
         if self.track_bias:
             if tracks is None:
                 raise ValueError("a bias by tracks needs the tracks of the tokens")
             same = (tracks[:, :, None] == tracks[:, None]) & (tracks >= 0)[:, None]
             features.append(same.float())
-        stacked = torch.stack(features, 1).flatten(2)  # (B, F, N * N)
-        batch, length = closed.shape
-        masked = closed[:, None, None].expand(-1, 1, length, -1).reshape(batch, 1, -1)
-        assert self.weight is not None
-        weight = self.weight.float().expand(batch, -1, -1)
-        bias = torch.baddbmm(masked, weight, stacked)  # (B, L * h, N * N)
-        return bias.view(batch, self.num_layers, self.num_heads, length, length)
+        num_clips, length = tokens.padding_mask.shape
+        width = length + self.null_key
+        stacked = tokens.boxes.new_zeros(num_clips, self._num_features, length, width)
+        for number, feature in enumerate(features):
+            stacked[:, number, :, :length] = feature
+        if self.null_key:
+            stacked[:, -1, :, -1] = 1
+        return stacked
 
 
 @torch.no_grad()

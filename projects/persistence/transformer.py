@@ -131,13 +131,11 @@ class ObjectPersistenceTransformer(nn.Module):
                 otherwise, does not.
         """
         rows = _Rows(tokens.padding_mask)
-        bias = self.pair_bias(tokens, tracks).to(tokens.tokens.dtype)
-        # Slices would each get a gradient of the whole.
-        biases = bias.expand(-1, len(self.layers), -1, -1, -1).unbind(1)
+        biases = self.pair_bias(tokens, tracks)
         x = rows.pack(tokens.tokens)
         weights = []
-        for layer, own in zip(self.layers, biases, strict=True):
-            x, layer_weights = layer(x, rows, own, return_weights=return_attention)
+        for layer, bias in zip(self.layers, biases, strict=True):
+            x, layer_weights = layer(x, rows, bias, return_weights=return_attention)
             if layer_weights is not None:
                 weights.append(layer_weights)
         summary = None

@@ -76,29 +76,37 @@ def test_features_are_those_of_the_clip_played_backwards(kind: str) -> None:
 
 def test_bias_closes_the_padding_and_puts_the_null_key_last() -> None:
     bias = PairBias("motion", 2, 3, null_key=True)
-    torch.nn.init.constant_(bias.null_logit, 0.7)
-    out = bias(tokens_of([(0, 1.0, 1.0), (1, 1.0, 1.0)], padding=1))
-    assert out.shape == (1, 2, 3, 3, 4)
-    assert out[..., :2].isfinite().all()
-    assert (out[..., 2] == -torch.inf).all()
-    assert (out[..., 3] == 0.7).all()
+    assert bias.weight is not None
+    assert not bias.weight[..., -1].any()
+    torch.nn.init.constant_(bias.weight[..., -1], 0.7)
+    both = bias(tokens_of([(0, 1.0, 1.0), (1, 1.0, 1.0)], padding=1))
+    assert len(both) == 2
+    for out in both:
+        assert out.shape == (1, 3, 3, 4)
+        assert out[..., :2].isfinite().all()
+        assert (out[..., 2] == -torch.inf).all()
+        torch.testing.assert_close(out[..., 3], torch.full((1, 3, 3), 0.7))
     plain = PairBias("none", 2, 3)(tokens_of([(0, 1.0, 1.0)], padding=1))
-    assert plain.flatten().tolist() == [0, -torch.inf]
+    assert [out.flatten().tolist() for out in plain] == [[0, -torch.inf]] * 2
 
 
 def test_bias_is_linear_in_the_features_of_each_head() -> None:
     bias, tokens = PairBias("plain", 2, 3), tokens_of([(0, 1.0, 1.0), (1, 2.0, 1.0)])
     features = torch.stack(pair_features(tokens, "plain"), -1)  # (1, N, N, F)
     assert bias.weight is not None
-    expected = (features @ bias.weight.T).permute(0, 3, 1, 2).unflatten(1, (2, 3))
-    torch.testing.assert_close(bias(tokens), expected)
+    for out, weight in zip(bias(tokens), bias.weight, strict=True):
+        torch.testing.assert_close(out, (features @ weight.T).permute(0, 3, 1, 2))
 
 
 def test_tracks_are_a_feature_and_have_to_be_given() -> None:
     bias, tokens = PairBias("none", 1, 1, track_bias=True), tokens_of([(0, 1.0, 1.0)] * 3)
     assert bias.weight is not None
-    out = bias(tokens, torch.tensor([[4, 4, -1]]))[0, 0, 0] / bias.weight.detach()
-    assert out.tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
+    (out,) = bias(tokens, torch.tensor([[4, 4, -1]]))
+    assert (out[0, 0] / bias.weight.detach()).squeeze().tolist() == [
+        [1, 1, 0],
+        [1, 1, 0],
+        [0, 0, 0],
+    ]
     with pytest.raises(ValueError, match="needs the tracks"):
         bias(tokens)
     with pytest.raises(ValueError, match="none, plain, motion"):
