@@ -6,7 +6,7 @@ Shapes: t frames of a step, T frames of the video, n blobs of a frame, N of a wi
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Protocol
 
@@ -25,6 +25,9 @@ from .trackers import HungarianTracker
 __all__ = ["BlobModel", "PersistenceSession", "join"]
 
 logger = logging.getLogger(__name__)
+
+
+Observer = Callable[[int, Detections, TokenPrediction], None]
 
 
 class BlobModel(Protocol):
@@ -58,6 +61,9 @@ class PersistenceSession:
         place: of the result in the video.
         window: frames that the transformer sees at once, as many as in training.
         max_num: tracks of the result; those that are seen in most frames are taken.
+
+    Attributes:
+        observers: called with first frame, blobs and prediction of every window.
     """
 
     is_offline = True
@@ -68,9 +74,16 @@ class PersistenceSession:
         self._model, self._place = model, place
         self._window, self._max_num = window, max_num
         self._stride = max(window // 2, 1)
+        self.observers: list[Observer] = []
         self._size: tuple[int, int] | None = None
         self._frames: list[_Frame] = []
         self._covered = 0  # frames that a window has seen
+        self._blobs_of: dict[int, list[tuple[int, int]]] = {}  # by track, known after ``finish``
+
+    @property
+    def num_frames(self) -> int:
+        """Frames seen so far."""
+        return len(self._frames)
 
     @property
     def num_patches(self) -> int:
@@ -114,19 +127,30 @@ class PersistenceSession:
         if not decided.any():
             self._tell_of_nothing()
             return VideoInstances.empty(size, indices)
-        every = join([frame.blobs for frame in self._frames])
-        blobs, tracks = every.select(decided), self._model.tracker.track(every)[decided]
-        logits = (torch.cat([frame.logits for frame in self._frames]) / counts)[decided]
-        ids = self._longest(tracks)
-        means = torch.stack([logits[tracks == track].mean() for track in ids])
+        blobs = join([frame.blobs for frame in self._frames])
+        tracks = self._model.tracker.track(blobs)
+        logits = torch.cat([frame.logits for frame in self._frames]) / counts.clamp(min=1)
+        ids = self._longest(tracks[decided])
+        rows = {track: ((tracks == track) & decided).nonzero()[:, 0] for track in ids}
+        self._blobs_of = {track: _places(blobs, rows[track]) for track in ids}
+        means = torch.stack([logits[rows[track]].mean() for track in ids])
         return VideoInstances(
             scores=means.abs().sigmoid(),
             labels=(means > 0).long(),
             track_ids=torch.tensor(ids),
-            masks=[encode_track(blobs.select(tracks == track), size) for track in ids],
+            masks=[encode_track(blobs.select(rows[track]), size) for track in ids],
             image_size=size,
             frame_indices=indices,
         )
+
+    def track_blobs(self, track: int) -> list[tuple[int, int]]:
+        """Gives frame and number in the frame of the blobs of a track of the result."""
+        return self._blobs_of[track]
+
+    def blob(self, frame: int, number: int) -> tuple[float, float, float]:
+        """Gives row, column and radius of a blob in pixels."""
+        blobs = self._frames[frame].blobs
+        return float(blobs.y[number]), float(blobs.x[number]), float(blobs.radius[number])
 
     def _decide(self) -> None:
         """Runs the transformer over the last window and drops patches that no other one needs."""
@@ -146,6 +170,8 @@ class PersistenceSession:
             frame.logits = frame.logits + more
             frame.num_windows = frame.num_windows + count
         self._covered = stop
+        for observe in self.observers:
+            observe(start, blobs, prediction)
         for frame in self._frames[max(start - self._stride, 0) : start + 1]:
             frame.patches = None  # the next window starts later
 
@@ -193,3 +219,10 @@ def join(frames: Sequence[Detections]) -> Detections:
     lengths = torch.tensor([len(frame) for frame in frames])
     joined["frame"] = torch.arange(len(frames)).repeat_interleave(lengths)
     return Detections(num_frames=len(frames), size=frames[0].size, **joined)
+
+
+def _places(blobs: Detections, rows: Tensor) -> list[tuple[int, int]]:
+    """Gives frame and number in the frame of some rows of blobs that are sorted by frame."""
+    frames = blobs.frame[rows]
+    numbers = rows - torch.searchsorted(blobs.frame, frames)
+    return list(zip(frames.tolist(), numbers.tolist(), strict=True))
