@@ -104,11 +104,14 @@ class ClipView:
             return f"{self.name}: {_count(len(self), 'blob')}, decided: {', '.join(decided)}"
         there = [f"{int((self.object_labels == c).sum())} {NAMES[c]}" for c in (1, 0)]
         right = [
-            f"{int(((self.truth == c) & ~self.is_wrong).sum())} of "
-            f"{_count(int((self.truth == c).sum()), f'{NAMES[c]} blob')}"
+            f"{int(((self.truth == c) & ~self.is_wrong).sum())} of {_count(number, 'blob')}"
+            f" of {NAMES[c]} objects"
             for c in (1, 0)
+            if (number := int((self.truth == c).sum()))
         ]
-        line = f"{self.name}: {' and '.join(there)} objects; decided rightly: {' and '.join(right)}"
+        line = f"{self.name}: {' and '.join(there)} objects"
+        if right:
+            line += f"; decided rightly: {' and '.join(right)}"
         if stray := int((self.truth == UNKNOWN).sum()):
             line += f"; {_count(stray, 'blob')} of no object"
         return line

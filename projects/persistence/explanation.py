@@ -33,8 +33,9 @@ class AttentionRecorder:
     """
 
     attention_source = (
-        "last layer of the transformer, mean over heads; where the blobs lie, in all frames of the "
-        "window, that the track's blob of this frame reads"
+        "last layer of the transformer, mean over heads; a query is a blob of the frame (0: that of"
+        " most confidence), its map shows where in all frames of the window those blobs lie that it"
+        " reads"
     )
 
     def __init__(self, session: PersistenceSession) -> None:

@@ -5,6 +5,7 @@ Shapes: N tokens of the clip.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ _MAX_LINES = 1500
 _MAX_LANES = 30
 _SAME, _OTHER = (0.45, 0.85, 0.55), (0.95, 0.35, 0.60)
 _BOW = 0.10  # height of an arc per frame that it spans, in lanes
+_SPREAD = 0.17  # between blobs of one frame in one lane, in lanes
 _POINTS = 16  # of an arc
 
 
@@ -43,22 +45,22 @@ def save_token_graph(path: Path, sample: Mapping[str, Any], prediction: TokenPre
     matrix = prediction.matrix.detach().float().numpy()  # (N, N)
     groups = view.object_ids if view.has_truth else view.tracks
     lanes, names = _lanes(view, groups)
-    shown = lanes >= 0
+    shown, places = lanes >= 0, lanes + _SPREAD * _ranks(view.frame, lanes)
     figure = new_figure(13, 1.9 + 0.62 * len(names))
     axes = style_axes(figure.add_subplot(), _title(view, matrix, groups))
-    _draw_lines(axes, view, matrix, groups, lanes)
+    _draw_lines(axes, view, matrix, groups, places)
     for kind, color in COLORS.items():
         chosen = shown & (view.truth == kind if view.has_truth else view.decision == kind)
-        axes.scatter(view.frame[chosen], lanes[chosen], s=46, color=color, zorder=3)
+        axes.scatter(view.frame[chosen], places[chosen], s=46, color=color, zorder=3)
         if chosen.any():
             axes.scatter([], [], s=46, color=color, label=_kind_name(kind, view.has_truth))
     wrong = shown & view.is_wrong
     if wrong.any():
         cross: dict[str, Any] = {"marker": "x", "s": 30, "color": "black", "zorder": 4}
-        axes.scatter(view.frame[wrong], lanes[wrong], label="wrong decision", **cross)
+        axes.scatter(view.frame[wrong], places[wrong], label="wrong decision", **cross)
     axes.set_yticks(range(len(names)), names)
     axes.set_xlim(-0.6, view.num_frames - 0.4)
-    axes.set_ylim(len(names) - 0.4, -0.95)
+    axes.set_ylim(max(len(names) - 0.4, places.max(initial=0) + 0.3), -0.95)
     axes.set_xlabel("frame")
     if len(view):
         style_legend(axes)
@@ -123,8 +125,18 @@ def _lanes(view: ClipView, groups: np.ndarray) -> tuple[np.ndarray, list[str]]:
     return lanes, names
 
 
+def _ranks(frame: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+    """Counts the tokens of each frame and lane from 0, ``(N,)``."""
+    seen: Counter[tuple[int, int]] = Counter()
+    ranks = np.zeros(len(frame))
+    for token, place in enumerate(zip(frame.tolist(), lanes.tolist(), strict=True)):
+        ranks[token] = seen[place]
+        seen[place] += 1
+    return ranks
+
+
 def _draw_lines(
-    axes: Any, view: ClipView, matrix: np.ndarray, groups: np.ndarray, lanes: np.ndarray
+    axes: Any, view: ClipView, matrix: np.ndarray, groups: np.ndarray, places: np.ndarray
 ) -> None:
     """Draws arcs from every token to those that it attends to most, strong ones on top."""
     from matplotlib.collections import LineCollection
@@ -133,9 +145,9 @@ def _draw_lines(
     order = np.argsort(-among, axis=1, kind="stable")[:, :_PER_TOKEN]
     pairs = [
         (float(among[i, j]), i, int(j))
-        for i in np.flatnonzero(lanes >= 0)
+        for i in np.flatnonzero(places >= 0)
         for j in order[i]
-        if among[i, j] > 1 / len(among) and lanes[j] >= 0
+        if among[i, j] > 1 / len(among) and places[j] >= 0
     ]
     pairs = sorted(pairs)[-_MAX_LINES:]
     if not pairs:
@@ -144,7 +156,7 @@ def _draw_lines(
     place = np.linspace(0, 1, _POINTS)
     arcs, colors = [], []
     for weight, i, j in pairs:
-        start, end = (np.array([view.frame[k], lanes[k]], dtype=float) for k in (i, j))
+        start, end = (np.array([view.frame[k], places[k]], dtype=float) for k in (i, j))
         arc = start + place[:, None] * (end - start)
         arc[:, 1] -= 4 * _BOW * min(abs(end[0] - start[0]), 7) * place * (1 - place)
         arcs.append(arc)

@@ -92,8 +92,8 @@ def test_the_title_counts_objects_and_decisions() -> None:
     right[sample["labels"] == 1] *= torch.tensor([-1.0] + [1.0] * 29)  # one of 30 is wrong
     view = ClipView.of(sample, replace(prediction, logits=right))
     assert view.summary() == (
-        "clip_7: 2 persistent and 3 transient objects; decided rightly: 29 of 30 persistent blobs "
-        "and 14 of 14 transient blobs; 1 blob of no object"
+        "clip_7: 2 persistent and 3 transient objects; decided rightly: 29 of 30 blobs of "
+        "persistent objects and 14 of 14 blobs of transient objects; 1 blob of no object"
     )
     assert view.is_wrong.sum() == 1
 
