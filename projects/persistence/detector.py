@@ -31,7 +31,7 @@ __all__ = ["BACKENDS", "GREYS", "BlobDetector"]
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("torch", "skimage")
-GREYS = ("max", "luma")
+GREYS = ("max", "luma", "dark")
 
 _KEY = "MODEL.PERSISTENCE.DETECTOR"
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -44,7 +44,8 @@ class BlobDetector:
 
     Args:
         backend: ``"torch"``, or ``"skimage"`` for ``blob_log`` itself, with the same results.
-        grey: ``"max"`` of the colour channels, or ``"luma"``.
+        grey: ``"max"`` of the colour channels, ``"luma"``, or ``"dark"``, one minus the smallest
+            channel, for dark objects on light ground.
         min_sigma: smallest scale in pixels; the radius of a blob is sqrt(2) times its scale.
         max_sigma: largest scale in pixels.
         num_sigma: number of scales.
@@ -105,7 +106,19 @@ class BlobDetector:
         """
         node = cfg.MODEL.PERSISTENCE.DETECTOR
         try:
-            return cls(**{name.lower(): value for name, value in node.items()})
+            return cls(
+                backend=node.BACKEND,
+                grey=node.GREY,
+                min_sigma=node.MIN_SIGMA,
+                max_sigma=node.MAX_SIGMA,
+                num_sigma=node.NUM_SIGMA,
+                log_scale=node.LOG_SCALE,
+                threshold=node.THRESHOLD,
+                overlap=node.OVERLAP,
+                max_per_frame=node.MAX_PER_FRAME,
+                expected_radius=node.EXPECTED_RADIUS,
+                confidence_weights=node.CONFIDENCE_WEIGHTS,
+            )
         except ValueError as error:
             name, _, rest = str(error).partition(" ")
             raise ConfigError(f"{_KEY}.{name.upper()} {rest}") from error
@@ -205,9 +218,9 @@ class BlobDetector:
         return {"frame": found.frame[order] + start, **kept}
 
     def _grey(self, frames: Tensor) -> Tensor:
-        if frames.shape[1] == 1:
-            return frames[:, 0]
-        if self._settings["grey"] == "max":
+        if self._settings["grey"] == "dark":
+            return 1 - frames.amin(1)
+        if self._settings["grey"] == "max" or frames.shape[1] == 1:
             return frames.amax(1)
         return torch.einsum("tchw,c->thw", frames, frames.new_tensor(_LUMA))
 

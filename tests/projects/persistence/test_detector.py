@@ -188,6 +188,20 @@ def test_grey_of_a_red_disc() -> None:
     assert len(build(grey="luma", threshold=0.3)(clip)) < len(build(threshold=0.3)(clip)) == 1
 
 
+def test_dark_discs_on_light_ground() -> None:
+    clip = np.zeros((1, 3, 64, 64))
+    draw_disc(clip[0, 0], 20, 30, 4)
+    clip[0, 1:] = clip[0, 0]
+    bright, dark = build()(clip), build(grey="dark")(1 - clip)
+    for name in FIELDS:
+        torch.testing.assert_close(getattr(dark, name), getattr(bright, name), atol=1e-5, rtol=0)
+    torch.testing.assert_close(dark.color, 1 - bright.color)
+    # A dark blue disc is as strong as a black one: what counts is its darkest channel.
+    blue = 1 - clip
+    blue[:, 2] = 1
+    torch.testing.assert_close(build(grey="dark")(blue).response, dark.response)
+
+
 def test_clip_without_blobs_is_legal_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
     silent = np.full((8, 48, 64, 3), 7, np.uint8)
     detect = build()
@@ -208,7 +222,7 @@ def test_clip_without_blobs_is_legal_and_told_once(caplog: pytest.LogCaptureFixt
     ("key", "value", "said"),
     [
         ("BACKEND", "skimag", "is 'skimag'; nearest: skimage"),
-        ("GREY", "mean", "is 'mean'; nearest: max, luma"),
+        ("GREY", "mean", "is 'mean'; nearest: max, luma, dark"),
         ("MIN_SIGMA", 0.0, "is 0.0; it must be above 0"),
         ("MAX_SIGMA", 1.0, "is 1.0; min_sigma is 1.5"),
         ("NUM_SIGMA", 0, "is 0; it must be 1 or more"),
