@@ -23,7 +23,9 @@ def _add_detector(parent: CfgNode) -> None:
     parent.DETECTOR = CfgNode()
     node = parent.DETECTOR
     node.BACKEND = "torch"  # or "skimage": blob_log itself, with the same results
-    node.GREY = "max"  # of the colour channels, so that red is as strong as white; or "luma"
+    # "max" of the colour channels, so that red is as strong as white; "luma"; or "dark", one minus
+    # the smallest channel, for dark objects on light ground.
+    node.GREY = "max"
     node.MIN_SIGMA = 1.5  # pixels; the radius of a blob is the root of 2 times its sigma
     node.MAX_SIGMA = 4.0  # pixels
     node.NUM_SIGMA = 6  # scales between the two
