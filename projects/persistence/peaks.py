@@ -20,6 +20,7 @@ from .responses import exact_response, kernel_radius
 __all__ = ["Peaks", "find_peaks", "prune_overlaps"]
 
 _MOST_CROPS = 8  # of a frame with more open points all responses are computed exactly
+_SMALL = 1024  # pixels of a frame up to which that is no more work than a crop
 
 
 @dataclass
@@ -102,44 +103,37 @@ def _settle(
     image: np.ndarray, points: np.ndarray, sigmas: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tests the candidates of one frame in the arithmetic of the reference."""
-    cube: np.ndarray | None = None
-    if len(points) > _MOST_CROPS or image.size < 64:
+    if len(points) > _MOST_CROPS or image.size <= _SMALL:
         cube = np.stack([exact_response(image, sigma) for sigma in sigmas])
+        place, _ = _candidates(cube[None], threshold, 0.0)
         if cube.size > 1 and cube.min() == cube.max():  # a flat image has no maximum
-            return points[:0], np.zeros(0)
-    kept, values = [], []
-    for point in points:
-        around, center = _exact_neighbours(image, point, sigmas, cube)
-        if center > threshold and center >= around.max():
-            kept.append(point)
-            values.append(center)
-    order = np.lexsort([*np.array(kept).reshape(-1, 3)[:, [0, 2, 1]].T, -np.array(values)])
-    return np.array(kept, dtype=np.int64).reshape(-1, 3)[order], np.array(values)[order]
+            place = place[:0]
+        kept = np.stack(np.unravel_index(place, cube.shape), 1)
+        values = cube.reshape(-1)[place]
+    else:
+        around = [_exact_neighbours(image, point, sigmas) for point in points]
+        is_peak = [center > threshold and center >= best for center, best in around]
+        kept, values = points[is_peak], np.array([center for center, _ in around])[is_peak]
+    order = np.lexsort([kept[:, 0], kept[:, 2], kept[:, 1], -values])
+    return kept[order], values[order]
 
 
 def _exact_neighbours(
-    image: np.ndarray, point: np.ndarray, sigmas: np.ndarray, cube: np.ndarray | None
-) -> tuple[np.ndarray, float]:
-    """Gives the responses around a point, itself included, and that of the point."""
+    image: np.ndarray, point: np.ndarray, sigmas: np.ndarray
+) -> tuple[float, float]:
+    """Gives the response at a point, and the largest of it and its neighbours."""
     s, y, x = (int(i) for i in point)
-    scales = range(max(s - 1, 0), min(s + 2, len(sigmas)))
-    rows, columns = (slice(max(i - 1, 0), i + 2) for i in (y, x))
-    planes = []
-    for scale in scales:
-        if cube is not None:
-            planes.append(cube[scale, rows, columns])
-            continue
+    center, best = -math.inf, -math.inf
+    for scale in range(max(s - 1, 0), min(s + 2, len(sigmas))):
         reach = kernel_radius(sigmas[scale])
-        top, left = (max(i - 1 - reach, 0) for i in (y, x))
-        crop = image[top : y + 2 + reach, left : x + 2 + reach]
-        plane = exact_response(crop, sigmas[scale])
-        planes.append(
-            plane[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left][
-                : image.shape[0] - rows.start, : image.shape[1] - columns.start
-            ]
-        )
-    around = np.stack(planes)
-    return around, float(around[s - scales.start, y - rows.start, x - columns.start])
+        top, left = max(y - 1 - reach, 0), max(x - 1 - reach, 0)
+        plane = exact_response(image[top : y + 2 + reach, left : x + 2 + reach], sigmas[scale])
+        rows = slice(max(y - 1, 0) - top, y + 2 - top)
+        columns = slice(max(x - 1, 0) - left, x + 2 - left)
+        best = max(best, float(plane[rows, columns].max()))
+        if scale == s:
+            center = float(plane[y - top, x - left])
+    return center, best
 
 
 def prune_overlaps(frame: np.ndarray, blobs: np.ndarray, overlap: float) -> np.ndarray:

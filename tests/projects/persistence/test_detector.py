@@ -60,6 +60,7 @@ def test_many_random_frames(side: int, num_frames: int) -> None:
     [
         {"log_scale": True, "num_sigma": 12},
         {"num_sigma": 1, "max_sigma": 1.5},
+        {"num_sigma": 3, "max_sigma": 1.5},
         {"num_sigma": 40},
         {"min_sigma": 0.4, "max_sigma": 20.0},
         {"overlap": 0.0},
