@@ -146,7 +146,7 @@ class ObjectPersistenceEvaluator(Evaluator):
         path = self._output_dir / "report.md"
         write_text(path, format_report(report))
         shown = format_report(report, by_frame=False)
-        logger.info("%s (by frame: %s)\n%s", self._dataset_name, path, shown)
+        logger.info("%s: all tables are in %s\n%s", self._dataset_name, path, shown)
         write_text(self._output_dir / "per_frame.csv", frame_csv(report))
         write_text(self._output_dir / "attention_metrics.json", attention_json(attention))
         flat = {f"{task}/{name}": value for task, m in metrics.items() for name, value in m.items()}

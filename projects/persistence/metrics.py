@@ -129,13 +129,14 @@ def bootstrap_interval(
     if not num_clips or not num_resamples:
         return math.nan, math.nan
     generator = np.random.default_rng(seed)
-    uniform = np.full(num_clips, 1 / num_clips)
     at_once = max(1, _MAX_DRAWS // num_clips)
     figures = []
     for start in range(0, num_resamples, at_once):
         size = min(at_once, num_resamples - start)
-        drawn = generator.multinomial(num_clips, uniform, size=size)  # (R, M) times that it came
-        figures.append(statistic(drawn @ sums))
+        drawn = generator.integers(num_clips, size=(size, num_clips))
+        drawn += np.arange(size)[:, None] * num_clips
+        times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)  # (R, M)
+        figures.append(statistic(times.astype(np.float64) @ sums))
     found = np.concatenate(figures)
     found = found[np.isfinite(found)]
     if not len(found):

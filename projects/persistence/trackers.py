@@ -133,15 +133,7 @@ class HungarianTracker:
 
     def _update(self, centers: Floats, colors: Floats, frame_height: int) -> Ints:
         gaps = self._missed + 1
-        predicted = self._centers + self._velocities * gaps[:, None]
-        distances = np.linalg.norm(predicted[:, None] - centers, axis=2)  # (L, n)
-        gates = self._gate * frame_height / REFERENCE_HEIGHT * (1 + 0.5 * self._missed)
-        costs = distances / gates[:, None]
-        costs += self._appearance_weight * (1 - self._colors @ colors.T)
-        allowed = distances <= gates[:, None]
-        tracks, matches = linear_sum_assignment(np.where(allowed, costs, _FORBIDDEN))
-        kept = allowed[tracks, matches]
-        tracks, matches = tracks[kept], matches[kept]
+        tracks, matches = self._match(centers, colors, gaps, frame_height)
 
         ids = np.full(len(centers), -1, np.int64)
         ids[matches] = self._ids[tracks]
@@ -161,6 +153,22 @@ class HungarianTracker:
         self._velocities = np.concatenate([self._velocities[lost], velocities])
         self._colors = np.concatenate([self._colors[lost], colors])
         return ids
+
+    def _match(
+        self, centers: Floats, colors: Floats, gaps: Ints, frame_height: int
+    ) -> tuple[Ints, Ints]:
+        """Gives the rows of the live tracks that go on, and of the detections that they go to."""
+        if not len(self._ids) or not len(centers):
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        offsets = (self._centers + self._velocities * gaps[:, None])[:, None] - centers
+        distances = np.sqrt(np.square(offsets).sum(2))  # (L, n)
+        gates = self._gate * frame_height / REFERENCE_HEIGHT * (1 + 0.5 * self._missed)
+        costs = distances / gates[:, None]
+        costs += self._appearance_weight * (1 - self._colors @ colors.T)
+        allowed = distances <= gates[:, None]
+        tracks, matches = linear_sum_assignment(np.where(allowed, costs, _FORBIDDEN))
+        kept = allowed[tracks, matches]
+        return tracks[kept], matches[kept]
 
 
 class ColourTracks(NamedTuple):
@@ -202,9 +210,11 @@ class ColourPseudoTracker:
         instances = torch.full((len(detections),), -1)
         white, red = colors == _WHITE, colors == _RED
         tracks[white] = _WHITE
-        instances[white] = self._tracker.track(detections.select(white))
-        tracks[red] = _RED + self._tracker.track(detections.select(red))
-        instances[red] = 0
+        if white.any():
+            instances[white] = self._tracker.track(detections.select(white))
+        if red.any():
+            tracks[red] = _RED + self._tracker.track(detections.select(red))
+            instances[red] = 0
         return ColourTracks(tracks, instances, int((colors == _OTHER).sum()))
 
 
