@@ -20,7 +20,8 @@ _FINGERPRINT = "fingerprint.json"
 class ResultStore(MutableMapping[Any, Any]):
     """Json results by video id, each in a file of its own; nothing is kept in memory but the ids.
 
-    A file is there whole or not at all, whatever kills the process, and belongs to no rank: any
+    A file is there whole or not at all, whatever kills the process; what a power cut damages is
+    named when it is read, and predicted again once it is removed. A file belongs to no rank: any
     number of ranks may write into one folder, as each video has one writer.
 
     Args:
@@ -92,7 +93,8 @@ class ResultStore(MutableMapping[Any, Any]):
             ResourceError: if the disk is full or not writable.
         """
         path = self.directory / f"{quote(json.dumps(video_id), safe='')}.json"
-        self._write(path, result)
+        # A short clip takes the model no longer than waiting for the disk would take.
+        self._write(path, result, durable=False)
         self._paths[video_id] = path
 
     def __delitem__(self, video_id: Any) -> None:
@@ -124,11 +126,11 @@ class ResultStore(MutableMapping[Any, Any]):
             return {}
         return found if isinstance(found, dict) else {}
 
-    def _write(self, path: Path, content: Any) -> None:
+    def _write(self, path: Path, content: Any, *, durable: bool = True) -> None:
         text = json.dumps(content, separators=(",", ":")).encode()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, lambda file: file.write(text))
+            write_atomically(path, lambda file: file.write(text), durable=durable)
         except OSError as error:
             raise ResourceError(
                 f"cannot write {path}: {error.strerror or error}; make room or choose another "
