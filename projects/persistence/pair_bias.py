@@ -23,6 +23,9 @@ BIASES = ("none", "plain", "motion")
 _WIDTHS = ((1.0, 0.25), (2.0, 0.75), (4.0, 1.5))
 _MOTION_WIDTHS = ((1.0, 0.15), (1.5, 0.4), (3.0, 1.0))
 _SMOOTHINGS = 2
+# Logits have to become several units large, farther than the steps of a short training take a
+# weight; so a unit of a weight counts as that many of the logit.
+_GAIN = 4.0
 _FRAMES, _PIXELS, _RADIUS = 16.0, 32.0, 2.0  # units of gap, distance and radius difference
 
 
@@ -58,7 +61,7 @@ class PairBias(nn.Module):
             raise ValueError(f"relative bias {kind!r} is none of {', '.join(BIASES)}")
         self.kind, self.motion_gate, self.track_bias = kind, motion_gate, track_bias
         self.num_layers, self.null_key = num_layers, null_key
-        # The last feature is that of the null key: its weight is the constant logit.
+        # The last feature is that of the null key: its weight is the constant logit, in gains.
         self._num_features = _NUM_FEATURES[kind] + track_bias + null_key
         self.weight = None
         if self._num_features:
@@ -92,7 +95,7 @@ class PairBias(nn.Module):
             return [
                 torch.baddbmm(
                     closed.reshape(num_clips, 1, -1),
-                    weight.float().expand(num_clips, -1, -1),
+                    _GAIN * weight.float().expand(num_clips, -1, -1),
                     features.flatten(2),
                 ).unflatten(2, shape)
                 for weight in self.weight

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidseg.projects.persistence.pair_bias import PairBias, motion_of, pair_features
+from vidseg.projects.persistence.pair_bias import _GAIN, PairBias, motion_of, pair_features
 from vidseg.projects.persistence.tokenizer import Tokens
 
 
@@ -85,7 +85,7 @@ def test_bias_closes_the_padding_and_puts_the_null_key_last() -> None:
         assert out.shape == (1, 3, 3, 4)
         assert out[..., :2].isfinite().all()
         assert (out[..., 2] == -torch.inf).all()
-        torch.testing.assert_close(out[..., 3], torch.full((1, 3, 3), 0.7))
+        torch.testing.assert_close(out[..., 3], torch.full((1, 3, 3), 0.7 * _GAIN))
     plain = PairBias("none", 2, 3)(tokens_of([(0, 1.0, 1.0)], padding=1))
     assert [out.flatten().tolist() for out in plain] == [[0, -torch.inf]] * 2
 
@@ -95,14 +95,14 @@ def test_bias_is_linear_in_the_features_of_each_head() -> None:
     features = torch.stack(pair_features(tokens, "plain"), -1)  # (1, N, N, F)
     assert bias.weight is not None
     for out, weight in zip(bias(tokens), bias.weight, strict=True):
-        torch.testing.assert_close(out, (features @ weight.T).permute(0, 3, 1, 2))
+        torch.testing.assert_close(out, _GAIN * (features @ weight.T).permute(0, 3, 1, 2))
 
 
 def test_tracks_are_a_feature_and_have_to_be_given() -> None:
     bias, tokens = PairBias("none", 1, 1, track_bias=True), tokens_of([(0, 1.0, 1.0)] * 3)
     assert bias.weight is not None
     (out,) = bias(tokens, torch.tensor([[4, 4, -1]]))
-    assert (out[0, 0] / bias.weight.detach()).squeeze().tolist() == [
+    assert (out[0, 0] / bias.weight.detach() / _GAIN).squeeze().tolist() == [
         [1, 1, 0],
         [1, 1, 0],
         [0, 0, 0],
