@@ -60,9 +60,18 @@ class ClipView:
 
     @classmethod
     def of(cls, sample: Mapping[str, Any], prediction: TokenPrediction) -> ClipView:
-        """Puts a sample of the evaluation and its prediction together."""
+        """Puts a sample of the evaluation and its prediction together.
+
+        Args:
+            sample: with ``labels`` and ``object_ids`` of all its detections, or of the predicted
+                ones.
+            prediction: of that clip.
+        """
         found = prediction.detections
-        kept = prediction.kept.numpy()
+        labels, ids = (np.asarray(sample[name]) for name in ("labels", "object_ids"))
+        if len(labels) > len(found):  # more blobs than the model takes
+            kept = prediction.kept.numpy()
+            labels, ids = labels[kept], ids[kept]
         objects = sample.get("objects") or {}
         num_frames = found.num_frames
         return cls(
@@ -75,8 +84,8 @@ class ClipView:
             radius=found.radius.numpy(),
             confidence=found.confidence.numpy(),
             probability=prediction.logits.detach().float().sigmoid().numpy(),
-            truth=np.asarray(sample["labels"])[kept],
-            object_ids=np.asarray(sample["object_ids"])[kept],
+            truth=labels,
+            object_ids=ids,
             tracks=prediction.tracks.numpy(),
             has_truth=bool(len(objects.get("labels", ()))),
             object_labels=np.asarray(objects.get("labels", np.zeros(0, np.int64))),

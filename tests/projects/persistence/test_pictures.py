@@ -79,10 +79,13 @@ def test_any_clip_is_drawn(clip: Clip, tmp_path: Path) -> None:
 
 def test_truth_follows_the_tokens_that_were_kept() -> None:
     sample = make_sample()
-    rows = torch.tensor([7, 3, 12])
-    view = ClipView.of(sample, select(make_prediction(sample), rows))
-    assert view.truth.tolist() == sample["labels"][rows].tolist()
-    assert view.object_ids.tolist() == sample["object_ids"][rows].tolist()
+    rows = torch.tensor([3, 7, 12])
+    prediction = select(make_prediction(sample), rows)
+    labels, ids = sample["labels"][rows], sample["object_ids"][rows]
+    for given in (sample, {**sample, "labels": labels, "object_ids": ids}):
+        view = ClipView.of(given, prediction)
+        assert view.truth.tolist() == labels.tolist()
+        assert view.object_ids.tolist() == ids.tolist()
 
 
 def test_the_title_counts_objects_and_decisions() -> None:
