@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.engine.support import make_dataset, run, stop_at, write_config
 from vidseg.engine import curves
-from vidseg.engine.curves import headline_names, save_curves
+from vidseg.engine.curves import headline_metrics, save_curves
 from vidseg.engine.history import CURVES, HISTORY, read_history, write_history
 
 
@@ -117,16 +117,17 @@ def test_a_full_disk_is_told(
 
 def test_curves_show_headline_metrics_of_every_data_set() -> None:
     rows = [{"iteration": 1, "a/segm/AP": 1.0, "a/segm/AR": 0.1, "b/segm/AP": 2.0}]
-    assert headline_names(rows, ("AP",)) == ["a/segm/AP", "b/segm/AP"]
-    assert headline_names(rows, ("AP50",)) == ["a/segm/AP", "a/segm/AR", "b/segm/AP"]
+    metrics = headline_metrics(rows, ("AP", "segm/AP", "AP75"))
+    assert metrics == {"AP": ["a/segm/AP", "b/segm/AP"]}
+    assert list(headline_metrics(rows, ("AP50",))) == ["a/segm/AP", "a/segm/AR", "b/segm/AP"]
     later = [*rows, {**rows[0], "iteration": 2}]
-    ((title, lines),) = curves._panels([], later, ["a/segm/AP", "b/segm/AP"], ("AP",))
+    ((title, lines),) = curves._panels([], later, metrics)
     assert title == "AP"
     assert [(label, points) for label, _, points in lines] == [
         ("a/segm/AP", [(1, 1.0), (2, 1.0)]),
         ("b/segm/AP", [(1, 2.0), (2, 2.0)]),
     ]
-    assert not curves._panels([], rows, ["a/segm/AP"], ("AP",))  # one point is no curve
+    assert not curves._panels([], rows, metrics)  # one point is no curve
 
 
 def test_curves_of_numbers_that_are_none(tmp_path: Path) -> None:
@@ -134,9 +135,17 @@ def test_curves_of_numbers_that_are_none(tmp_path: Path) -> None:
         {"iteration": i, "lr": 0.0, "total_loss": None, "grad_norm": 1e6**i} for i in (1, 2)
     ]
     save_curves(tmp_path / "curves.png", training, [{"iteration": 2, "segm/AP": None}])
-    assert [title for title, _ in curves._panels(training, [], [], ())] == [
+    assert [title for title, _ in curves._panels(training, [], {})] == [
         "gradient norm",
         "learning rate",
     ]
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > 300
+
+
+def test_no_data_set_is_left_out_where_there_are_many_metrics() -> None:
+    ends = [f"m{number}" for number in range(9)]
+    row = {f"{name}/x/{end}": 1.0 for name in "abc" for end in ends}
+    metrics = headline_metrics([{"iteration": 1, **row}], ends)
+    assert len(metrics) == 6
+    assert metrics["m5"] == ["a/x/m5", "b/x/m5", "c/x/m5"]

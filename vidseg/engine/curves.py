@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ from vidseg.video.figures import PANEL, TEXT, new_figure, save_figure, style_axe
 
 from .scalars import is_auxiliary, is_loss
 
-__all__ = ["headline_names", "save_curves"]
+__all__ = ["headline_metrics", "save_curves"]
 
 _MAX_COLUMNS = 3
-_MAX_METRICS = 6
+_MAX_METRICS = 6  # panels
+_MAX_LINES = 9  # that one panel has room for
 _MAX_LOSSES = 8  # lines that one panel can tell apart
 _WIDE_RANGE = (
     20.0  # ratio of the largest to the smallest value from which on a scale is logarithmic
@@ -39,8 +40,9 @@ def save_curves(path: Path, training: Rows, evaluation: Rows, headline: Sequence
     Raises:
         OSError: if the disk is full or not writable.
     """
-    names = headline_names(evaluation, headline)[:_MAX_METRICS]
-    panels = _panels(training, evaluation, names, headline)
+    metrics = headline_metrics(evaluation, headline)
+    panels = _panels(training, evaluation, metrics)
+    names = [name for found in metrics.values() for name in found]
     single = [
         (name, points[0][1]) for name in names if len(points := _points(evaluation, name)) == 1
     ]
@@ -64,11 +66,21 @@ def save_curves(path: Path, training: Rows, evaluation: Rows, headline: Sequence
     save_figure(figure, path)
 
 
-def headline_names(rows: Rows, headline: Sequence[str]) -> list[str]:
-    """Gives the names of the headline metrics that any of the rows has, else the first ones."""
+def headline_metrics(rows: Rows, headline: Sequence[str]) -> dict[str, list[str]]:
+    """Gives the flat names of each headline metric that the rows have, one for each data set.
+
+    Without any headline metric, the first ones stand for themselves.
+    """
     names = [name for name in dict.fromkeys(k for row in rows for k in row) if name != "iteration"]
-    wanted = [n for end in headline for n in names if f"/{n}".endswith(f"/{end}")]
-    return list(dict.fromkeys(wanted)) or names[:_MAX_METRICS]
+    found: dict[str, list[str]] = {}
+    taken: set[str] = set()
+    for end in headline:
+        own = [name for name in names if f"/{name}".endswith(f"/{end}") and name not in taken]
+        taken.update(own)
+        if own:
+            found[end] = own
+    found = found or {name: [name] for name in names}
+    return dict(list(found.items())[:_MAX_METRICS])
 
 
 Lines = list[tuple[str, str, list[tuple[int, float]]]]
@@ -76,7 +88,7 @@ Lines = list[tuple[str, str, list[tuple[int, float]]]]
 
 
 def _panels(
-    training: Rows, evaluation: Rows, metrics: Sequence[str], headline: Sequence[str]
+    training: Rows, evaluation: Rows, metrics: Mapping[str, Sequence[str]]
 ) -> list[tuple[str, Lines]]:
     """Gives the title and the lines of each panel that has any."""
     names = dict.fromkeys(name for row in training for name in row)
@@ -85,13 +97,9 @@ def _panels(
     panels = [("loss", _lines(training, [*lines, ("total_loss", _TOTAL)]))]
     for title, name in (("gradient norm", "grad_norm"), (_RATE, "lr")):
         panels.append((title, _lines(training, [(name, _COLORS[0])])))
-    ends: dict[str, list[str]] = {}
-    for name in metrics:
-        if len(_points(evaluation, name)) > 1:
-            end = next((end for end in headline if f"/{name}".endswith(f"/{end}")), name)
-            ends.setdefault(end, []).append(name)
-    for end, found in ends.items():
-        panels.append((end, _lines(evaluation, list(zip(found, _COLORS, strict=False)))))
+    for title, own in metrics.items():
+        found = [name for name in own if len(_points(evaluation, name)) > 1]
+        panels.append((title, _lines(evaluation, list(zip(found, _COLORS, strict=False)))))
     return [(title, lines) for title, lines in panels if any(points for *_, points in lines)]
 
 
@@ -126,5 +134,8 @@ def _draw(axes: Any, title: str, lines: Lines, last: int) -> None:
 def _tell(axes: Any, values: Sequence[tuple[str, float]]) -> None:
     """Writes the metrics of a run that was evaluated once."""
     style_axes(axes, "evaluation at the end").title.set_fontsize(10)
-    text = "\n".join(f"{name}  {value:.4g}" for name, value in values)
-    axes.text(0.02, 0.95, text, color=TEXT, fontsize=9, va="top", linespacing=1.6)
+    lines = [f"{name}  {value:.4g}" for name, value in values[:_MAX_LINES]]
+    if len(values) > _MAX_LINES:
+        lines.append(f"and {len(values) - _MAX_LINES} more")
+    text = "\n".join(lines)
+    axes.text(0.02, 0.95, text, color=TEXT, fontsize=8, va="top", linespacing=1.5)
