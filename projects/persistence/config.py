@@ -88,7 +88,7 @@ def _add_losses(parent: CfgNode) -> None:
     node.ATTENTION_WEIGHT = 0.0  # of the supervision of attention
     node.CONTRASTIVE_WEIGHT = 0.0  # of the InfoNCE loss between tokens
     node.CONTRASTIVE = "object"  # positives: tokens of one object, or of one "class"
-    node.CONTRASTIVE_TEMPERATURE = 0.1
+    node.CONTRASTIVE_TEMPERATURE = 0.1  # of its softmax
     node.QUERY_WEIGHT = 1.0  # of the losses of the object queries, if there are any
 
 

@@ -89,7 +89,9 @@ def test_what_does_not_fit_is_refused() -> None:
         tokenizer(position="relative")
 
 
-@pytest.mark.parametrize("name", ["resnet18", "torchvision/resnet18", "timm/resnet18"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "torchvision/mobilenet_v3_small", "timm/mobilenetv3_small_050"]
+)
 def test_any_backbone_can_look_at_patches(name: str) -> None:
     if name.startswith("timm"):
         pytest.importorskip("timm")
