@@ -54,7 +54,7 @@ class PersistenceSession:
     is "persistent" if it stays within the windows, even if it is gone from the rest of the video.
 
     Patches are kept of the last window and a half only. What grows with the video are the numbers
-    of its blobs, about 70 bytes each.
+    of its blobs, about 6 kB per frame.
 
     Args:
         model: with its weights.
