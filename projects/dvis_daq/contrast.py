@@ -22,7 +22,7 @@ from torch import Tensor
 from vidseg.modeling.mask_losses import Rand
 from vidseg.modeling.matcher import Pairs
 
-from .memory import PositionMemory
+from .positions import PositionMemory
 
 __all__ = ["ContrastItems", "clip_items", "contrastive_losses", "memory_items", "object_queries"]
 

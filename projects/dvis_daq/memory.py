@@ -1,7 +1,7 @@
 """What the tracker remembers of a video: tensors with one row per live track, and their rules.
 
 No network here: :func:`plan_step` decides who lives, :func:`commit_step` writes the new memory.
-Both leave their arguments as they are.
+It takes the largest part of the old one over (see ``positions.py``), the rest stays as it is.
 
 Shapes: P live tracks, M rows kept of a frame (tracks first, then births), E ended tracks,
 C channels, K classes.
@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vidseg.config import CfgNode
 
+from .positions import PositionMemory
+
 __all__ = [
     "EndedTracks",
-    "PositionMemory",
     "StepPlan",
     "TrackMemory",
     "TrackRules",
@@ -30,9 +30,6 @@ __all__ = [
     "plan_step",
     "without_doubles",
 ]
-
-_NUM_RECENT = 9  # with the current code a window of ten
-_ROWS = 256  # whose products exist at a time
 
 
 @dataclass(frozen=True)
@@ -82,76 +79,8 @@ class TrackRules:
 
 
 @dataclass
-class PositionMemory:
-    """Where each track was, weighted by how much it looked like itself.
-
-    Attributes:
-        positions: similarity-guided running mean of position codes, ``(P, C)``.
-        recent: unit vectors of the last codes, a ring, ``(P, 9, C)``; zero where not yet written.
-        counts: codes seen so far, int64 ``(P,)``.
-
-    Source: DVIS-DAQ (Zhou et al., 2024); the rule is that of CTVIS (Ying et al., ICCV 2023).
-    """
-
-    positions: Tensor
-    recent: Tensor
-    counts: Tensor
-
-    @classmethod
-    def empty(cls, num_tracks: int, channels: int, device: torch.device | str) -> PositionMemory:
-        """Gives tracks that have not been anywhere yet."""
-        return cls(
-            torch.zeros(num_tracks, channels, device=device),
-            torch.zeros(num_tracks, _NUM_RECENT, channels, device=device),
-            torch.zeros(num_tracks, dtype=torch.int64, device=device),
-        )
-
-    def rows(self, index: Tensor, num_new: int = 0) -> PositionMemory:
-        """Gives copies of the tracks of ``index``, with ``num_new`` new, empty rows behind them."""
-        return PositionMemory(
-            _rows_and_zeros(self.positions, index, num_new),
-            _rows_and_zeros(self.recent, index, num_new),
-            _rows_and_zeros(self.counts, index, num_new),
-        )
-
-    def append(self, num_tracks: int) -> PositionMemory:
-        """Gives the memory with ``num_tracks`` new, empty rows at its end."""
-        return self.rows(torch.arange(len(self.counts), device=self.counts.device), num_tracks)
-
-    def update(self, codes: Tensor, visible: Tensor) -> PositionMemory:
-        """Writes one frame's codes ``(P, C)``; rows that are not ``visible`` (P,) stay as is."""
-        return self._written(codes, visible, self.recent.clone())
-
-    def step(self, index: Tensor, num_new: int, codes: Tensor, visible: Tensor) -> PositionMemory:
-        """Does what ``rows`` and ``update`` do one after the other, with one ring less."""
-        memory = self.rows(index, num_new)
-        if torch.is_grad_enabled():
-            return memory.update(codes, visible)
-        for start in range(0, len(codes), _ROWS):
-            rows = slice(start, start + _ROWS)
-            own = PositionMemory(memory.positions[rows], memory.recent[rows], memory.counts[rows])
-            after = own._written(codes[rows], visible[rows], own.recent)
-            memory.positions[rows], memory.counts[rows] = after.positions, after.counts
-        return memory
-
-    def _written(self, codes: Tensor, visible: Tensor, recent: Tensor) -> PositionMemory:
-        """Writes a frame's codes into ``recent``, which is ``self.recent`` or a copy of it."""
-        codes = codes.float()
-        unit = F.normalize(codes, dim=-1)  # (P, C)
-        seen = self.counts.clamp(max=_NUM_RECENT)
-        similarity = torch.einsum("prc,pc->p", self.recent, unit) / seen.clamp(min=1)
-        share = similarity.clamp(min=0).masked_fill(self.counts == 0, 1.0)[:, None]
-        positions = (1 - share) * self.positions + share * codes
-        place = torch.arange(len(recent), device=recent.device), self.counts % _NUM_RECENT
-        recent[place] = torch.where(visible[:, None], unit, recent[place])
-        return PositionMemory(
-            torch.where(visible[:, None], positions, self.positions), recent, self.counts + visible
-        )
-
-
-@dataclass
 class TrackMemory:
-    """State of one video between frames; the caller owns it, nobody modifies it.
+    """State of one video between frames; the caller owns it until :func:`commit_step`.
 
     Attributes:
         ids: track ids, int64 ``(P,)``, a counter in order of birth.
@@ -342,7 +271,8 @@ def commit_step(
     """Writes a frame.
 
     Args:
-        memory: before the frame.
+        memory: before the frame. It hands its ring of position codes on: what ended can still be
+            read off it, but it cannot be stepped from again.
         plan: from :func:`plan_step`.
         embeds: query embeddings of the kept rows, ``(M, C)``.
         logits: their class logits, ``(M, K+1)``.
@@ -350,6 +280,9 @@ def commit_step(
 
     Returns:
         The memory before the next frame, rows in the order of ``plan.kept``.
+
+    Raises:
+        RuntimeError: if the memory was stepped from before.
     """
     old = plan.kept[: plan.num_tracks]
     num_births = len(plan.kept) - plan.num_tracks
@@ -365,12 +298,3 @@ def commit_step(
         num_frames=memory.num_frames + 1,
         next_id=memory.next_id + num_births,
     )
-
-
-def _rows_and_zeros(values: Tensor, index: Tensor, num_zeros: int) -> Tensor:
-    """Gives rows of a tensor and zeros behind them; joining the two would take twice the memory."""
-    if not len(values):
-        return values.new_zeros(num_zeros, *values.shape[1:])
-    rows = values[F.pad(index, (0, num_zeros))]
-    rows[len(index) :] = 0
-    return rows

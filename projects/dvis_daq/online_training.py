@@ -24,7 +24,8 @@ from vidseg.modeling.transformer_decoder.masked import DecoderOutput
 
 from .criterion import DAQCriterion, FramePrediction, foreground_pairs
 from .matchers import FrameMatch, match_frames, match_new_instances
-from .memory import PositionMemory, foreground_score
+from .memory import foreground_score
+from .positions import PositionMemory
 from .settings import TrainingSettings
 from .targets import ClipTargets, clip_targets
 from .tracker import Frame, LiveTracks, VideoInstanceCutter

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from vidseg.projects.dvis_daq.inference import without_noise
 from vidseg.projects.dvis_daq.memory import (
     EndedTracks,
-    PositionMemory,
     TrackMemory,
     TrackRules,
     commit_step,
@@ -17,6 +16,7 @@ from vidseg.projects.dvis_daq.memory import (
     foreground_score,
     plan_step,
 )
+from vidseg.projects.dvis_daq.positions import PositionMemory
 from vidseg.projects.dvis_daq.sequences import best_tracks, gather_sequences
 
 CHANNELS, LOGITS = 4, 3
@@ -69,14 +69,24 @@ def test_mean_logits_count_hidden_frames() -> None:
     assert memory.logits_sum.tolist() == [[4.0] * LOGITS]
 
 
-def test_arguments_are_left_alone() -> None:
+def test_all_but_the_ring_of_a_memory_is_left_alone() -> None:
     memory, _ = step(TrackMemory.empty(CHANNELS, LOGITS), [True, True], TrackRules())
-    copy = memory.positions.recent.clone(), memory.logits_sum.clone(), memory.missed.clone()
+    tensors = memory.logits_sum, memory.missed, memory.positions.positions, memory.positions.counts
+    copies = [tensor.clone() for tensor in tensors]
     step(memory, [True, False, True], TrackRules())
-    assert torch.equal(memory.positions.recent, copy[0])
-    assert torch.equal(memory.logits_sum, copy[1])
-    assert torch.equal(memory.missed, copy[2])
+    assert all(map(torch.equal, tensors, copies))
     assert memory.num_frames == 1
+
+
+@pytest.mark.parametrize("with_gradients", [False, True])
+def test_nobody_steps_twice_from_one_memory(with_gradients) -> None:
+    with torch.set_grad_enabled(with_gradients):
+        for visible in ([True, True], []):  # with tracks and without
+            before, _ = step(TrackMemory.empty(CHANNELS, LOGITS), visible, TrackRules())
+            step(before, visible, TrackRules())
+            with pytest.raises(RuntimeError, match="go on with the memory that the step gave"):
+                step(before, visible, TrackRules())
+            assert len(before.as_ended()) == len(visible)  # what ended can still be read
 
 
 @pytest.mark.parametrize(
@@ -138,7 +148,7 @@ def test_memory_is_bounded_by_the_live_tracks() -> None:
         memory, _ = step(memory, [False] * len(memory) + [True, True], rules)
     assert memory.next_id == 80
     assert len(memory) == 2
-    assert memory.positions.recent.shape == (2, 9, CHANNELS)
+    assert [block.shape for block in memory.positions.recent] == [(2, 9, CHANNELS)]
 
 
 def tracks_of(lengths: list[int], best: list[float]) -> EndedTracks:

@@ -1,0 +1,155 @@
+"""Where each track was: a running mean of position codes, and the last ones to weigh the next by.
+
+Shapes: P tracks, n tracks of a block, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["PositionMemory"]
+
+_NUM_RECENT = 9  # with the current code a window of ten
+_BLOCK = 256
+
+
+@dataclass
+class PositionMemory:
+    """Where each track was, weighted by how much it looked like itself.
+
+    The ring is the largest thing that a track has in memory. So it comes in blocks, which ``step``
+    takes over and renews one after the other: at no time are there two of it.
+
+    Attributes:
+        positions: similarity-guided running mean of position codes, ``(P, C)``.
+        recent: unit vectors of the last codes, a ring, ``(n, 9, C)`` for each 256 tracks; zero
+            where not yet written.
+        counts: codes seen so far, int64 ``(P,)``.
+
+    Source: DVIS-DAQ (Zhou et al., 2024); the rule is that of CTVIS (Ying et al., ICCV 2023).
+    """
+
+    positions: Tensor
+    recent: list[Tensor]
+    counts: Tensor
+
+    @classmethod
+    def empty(cls, num_tracks: int, channels: int, device: torch.device | str) -> PositionMemory:
+        """Gives tracks that have not been anywhere yet."""
+        ring = torch.zeros(num_tracks, _NUM_RECENT, channels, device=device)
+        return cls(
+            torch.zeros(num_tracks, channels, device=device),
+            list(ring.split(_BLOCK)),
+            torch.zeros(num_tracks, dtype=torch.int64, device=device),
+        )
+
+    def rows(self, index: Tensor) -> PositionMemory:
+        """Gives copies of the tracks of ``index``."""
+        ring = torch.cat(self._ring())[index]
+        return PositionMemory(self.positions[index], list(ring.split(_BLOCK)), self.counts[index])
+
+    def append(self, num_tracks: int) -> PositionMemory:
+        """Gives a copy with ``num_tracks`` new, empty rows at its end."""
+        new = PositionMemory.empty(num_tracks, self.positions.shape[1], self.positions.device)
+        ring = torch.cat([*self._ring(), *new.recent])
+        return PositionMemory(
+            torch.cat([self.positions, new.positions]),
+            list(ring.split(_BLOCK)),
+            torch.cat([self.counts, new.counts]),
+        )
+
+    def update(self, codes: Tensor, visible: Tensor) -> PositionMemory:
+        """Writes one frame's codes ``(P, C)``; rows that are not ``visible`` (P,) stay as is."""
+        return self._written(codes, visible, [block.clone() for block in self._ring()])
+
+    def step(self, index: Tensor, num_new: int, codes: Tensor, visible: Tensor) -> PositionMemory:
+        """Does what ``rows``, ``append`` and ``update`` do one after the other, in place.
+
+        It takes the ring over: of this memory only ``positions`` and ``counts`` can be read after.
+
+        Args:
+            index: tracks that stay, int64, ascending.
+            num_new: new, empty rows behind them.
+            codes: of all these rows, ``(P', C)``.
+            visible: which of them are written, bool ``(P',)``.
+
+        Raises:
+            RuntimeError: if an earlier step took the ring.
+        """
+        if torch.is_grad_enabled():  # a backward pass reads the ring as it was
+            after = self.rows(index).append(num_new).update(codes, visible)
+            self.recent = []
+            return after
+        ring, self.recent = self._ring(), []
+        _keep_rows(ring, index, num_new)
+        own = PositionMemory(
+            _rows_and_zeros(self.positions, index, num_new),
+            ring,
+            _rows_and_zeros(self.counts, index, num_new),
+        )
+        return own._written(codes, visible, ring)
+
+    def _ring(self) -> list[Tensor]:
+        if not self.recent:
+            raise RuntimeError(
+                "this memory of positions was stepped from already and has no ring any more; go on"
+                " with the memory that the step gave"
+            )
+        return self.recent
+
+    def _written(self, codes: Tensor, visible: Tensor, ring: list[Tensor]) -> PositionMemory:
+        """Writes a frame's codes into ``ring``, which is this memory's own or a copy of it."""
+        columns = (self.positions, self.counts, codes, visible)
+        blocks = zip(self.recent, ring, *(column.split(_BLOCK) for column in columns), strict=True)
+        # Block by block: a dozen products of the size of the codes are alive at once.
+        after = [_write_block(*block) for block in blocks]
+        positions, counts = (torch.cat(parts) for parts in zip(*after, strict=True))
+        return PositionMemory(positions, ring, counts)
+
+
+def _write_block(
+    recent: Tensor,
+    written: Tensor,
+    positions: Tensor,
+    counts: Tensor,
+    codes: Tensor,
+    visible: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Writes codes ``(n, C)`` into ``written``, gives new positions ``(n, C)`` and counts."""
+    codes = codes.float()
+    unit = F.normalize(codes, dim=-1)  # (n, C)
+    seen = counts.clamp(max=_NUM_RECENT)
+    similarity = torch.einsum("prc,pc->p", recent, unit) / seen.clamp(min=1)
+    share = similarity.clamp(min=0).masked_fill(counts == 0, 1.0)[:, None]
+    moved = (1 - share) * positions + share * codes
+    place = torch.arange(len(written), device=written.device), counts % _NUM_RECENT
+    written[place] = torch.where(visible[:, None], unit, written[place])
+    return torch.where(visible[:, None], moved, positions), counts + visible
+
+
+def _keep_rows(ring: list[Tensor], index: Tensor, num_new: int) -> None:
+    """Leaves the rows of ``index``, ascending, and ``num_new`` zero rows in the blocks of a ring.
+
+    Rows only ever move forward, so that what is read next still stands in the old blocks.
+    """
+    num_kept, shape = len(index), ring[0].shape[1:]
+    starts = torch.arange(len(ring) + 1, device=index.device) * _BLOCK
+    bounds = torch.searchsorted(index, starts).tolist()  # of the kept rows that each block has
+    for number, start in enumerate(range(0, max(num_kept + num_new, 1), _BLOCK)):
+        size = min(_BLOCK, num_kept + num_new - start)
+        block = ring[0].new_zeros(size, *shape)
+        for old in range(number, len(ring)):
+            low, high = max(bounds[old], start), min(bounds[old + 1], start + size)
+            if low < high:
+                rows = index[low:high] - old * _BLOCK
+                torch.index_select(ring[old], 0, rows, out=block[low - start : high - start])
+        ring[number : number + 1] = [block]
+    del ring[number + 1 :]
+
+
+def _rows_and_zeros(values: Tensor, index: Tensor, num_zeros: int) -> Tensor:
+    return torch.cat([values[index], values.new_zeros(num_zeros, *values.shape[1:])])
