@@ -16,8 +16,9 @@ __all__ = ["CrossAttentionLayer", "FFNLayer", "SelfAttentionLayer", "attend", "a
 _LEAST_BLOCK = 32
 
 # In inference the inner layer of a feed-forward block exists for so many rows at a time: the parts
-# in which oneDNN gets them anyway. Pixels, which are more, go at once.
-_PART, _MANY_ROWS = 512, 4096
+# in which oneDNN gets a few hundred anyway, so that no kernel of another size is made and kept for
+# the day on which they are more. Pixels go at once.
+_PART, _MANY_ROWS = 128, 4096
 
 
 class CrossAttentionLayer(nn.Module):
@@ -215,6 +216,7 @@ def attend(
         attn_mask=_open_positions(attn_mask, key_padding_mask, len(query), heads),
         dropout_p=attention.dropout if attention.training else 0.0,
     )
+    del q, k, v  # larger than all that follows
     out = out.transpose(1, 2).flatten(2)  # (B, N, C)
     return linear(out, attention.out_proj.weight, attention.out_proj.bias)
 
