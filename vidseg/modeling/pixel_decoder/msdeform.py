@@ -131,11 +131,15 @@ class MSDeformPixelDecoder(nn.Module):
             )
             y = maps[-1]
             for number in range(len(self.fine), 0, -1):
-                x = features[self.fine[number - 1]].float()
-                lateral = self.get_submodule(f"adapter_{number}")(x)
-                up = F.interpolate(y, size=lateral.shape[-2:], mode="bilinear", align_corners=False)
-                y = self.get_submodule(f"layer_{number}")(lateral + up)
+                y = self._merged(y, features[self.fine[number - 1]].float(), number)
+                y = self.get_submodule(f"layer_{number}")(y)
             return PixelFeatures(self.mask_features(y), maps)
+
+    def _merged(self, coarse: Tensor, fine: Tensor, number: int) -> Tensor:
+        """Adds a coarser map to a finer one; these are the largest maps, and only the sum stays."""
+        lateral = self.get_submodule(f"adapter_{number}")(fine)
+        size = lateral.shape[-2:]
+        return lateral + F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
 
 
 def _projection(in_channels: int, out_channels: int) -> nn.Sequential:
