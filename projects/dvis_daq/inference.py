@@ -148,7 +148,7 @@ def track_window(
     for t in range(len(projected)):
         _release_holes(memory)
         frame = Frame(window.embeds[t], window.mask_features[t], projected[t], window.masks[t])
-        memory, tracked = track_frame(
+        step = track_frame(
             tracker,
             frame,
             memory,
@@ -156,7 +156,9 @@ def track_window(
             first_scores=first_scores[t],
             query_table=query_table,
         )
-        yield memory, tracked
+        memory = step[0]
+        yield step
+        del step  # the masks of many tracks are not for the next frame to carry
     _release_holes(memory)
 
 

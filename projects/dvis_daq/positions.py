@@ -14,7 +14,7 @@ from torch import Tensor
 __all__ = ["PositionMemory"]
 
 _NUM_RECENT = 9  # with the current code a window of ten
-_BLOCK = 256
+_BLOCK = 128
 
 
 @dataclass
@@ -22,12 +22,14 @@ class PositionMemory:
     """Where each track was, weighted by how much it looked like itself.
 
     The ring is the largest thing that a track has in memory. So it comes in blocks, which ``step``
-    takes over and renews one after the other: at no time are there two of it.
+    takes over and renews one after the other: at no time are there two of it. And as tracks stand
+    in order of birth, so that most blocks of a crowd hold young ones, ``step`` makes a block only
+    as wide as the codes that one of its tracks has had.
 
     Attributes:
         positions: similarity-guided running mean of position codes, ``(P, C)``.
-        recent: unit vectors of the last codes, a ring, ``(n, 9, C)`` for each 256 tracks; zero
-            where not yet written.
+        recent: unit vectors of the last codes, a ring, ``(n, r, C)`` for each 128 tracks with r
+            up to 9; zero, or left out, where not yet written.
         counts: codes seen so far, int64 ``(P,)``.
 
     Source: DVIS-DAQ (Zhou et al., 2024); the rule is that of CTVIS (Ying et al., ICCV 2023).
@@ -49,13 +51,13 @@ class PositionMemory:
 
     def rows(self, index: Tensor) -> PositionMemory:
         """Gives copies of the tracks of ``index``."""
-        ring = torch.cat(self._ring())[index]
+        ring = self._whole_ring()[index]
         return PositionMemory(self.positions[index], list(ring.split(_BLOCK)), self.counts[index])
 
     def append(self, num_tracks: int) -> PositionMemory:
         """Gives a copy with ``num_tracks`` new, empty rows at its end."""
         new = PositionMemory.empty(num_tracks, self.positions.shape[1], self.positions.device)
-        ring = torch.cat([*self._ring(), *new.recent])
+        ring = torch.cat([self._whole_ring(), *new.recent])
         return PositionMemory(
             torch.cat([self.positions, new.positions]),
             list(ring.split(_BLOCK)),
@@ -64,7 +66,8 @@ class PositionMemory:
 
     def update(self, codes: Tensor, visible: Tensor) -> PositionMemory:
         """Writes one frame's codes ``(P, C)``; rows that are not ``visible`` (P,) stay as is."""
-        return self._written(codes, visible, [block.clone() for block in self._ring()])
+        own = PositionMemory(self.positions, list(self._whole_ring().split(_BLOCK)), self.counts)
+        return own._written(codes, visible, [block.clone() for block in own.recent])
 
     def step(self, index: Tensor, num_new: int, codes: Tensor, visible: Tensor) -> PositionMemory:
         """Does what ``rows``, ``append`` and ``update`` do one after the other, in place.
@@ -85,13 +88,12 @@ class PositionMemory:
             self.recent = []
             return after
         ring, self.recent = self._ring(), []
-        _keep_rows(ring, index, num_new)
-        own = PositionMemory(
-            _rows_and_zeros(self.positions, index, num_new),
-            ring,
-            _rows_and_zeros(self.counts, index, num_new),
-        )
-        return own._written(codes, visible, ring)
+        positions = _rows_and_zeros(self.positions, index, num_new)
+        counts = _rows_and_zeros(self.counts, index, num_new)
+        most = [block.amax() for block in counts.split(_BLOCK)] if len(counts) else [counts.sum()]
+        widths = (torch.stack(most) + 1).clamp(max=_NUM_RECENT).tolist()  # one place to write to
+        _renew(ring, index, num_new, widths)
+        return PositionMemory(positions, ring, counts)._written(codes, visible, ring)
 
     def _ring(self) -> list[Tensor]:
         if not self.recent:
@@ -100,6 +102,12 @@ class PositionMemory:
                 " with the memory that the step gave"
             )
         return self.recent
+
+    def _whole_ring(self) -> Tensor:
+        """Gives a copy of the ring in one piece, ``(P, 9, C)``."""
+        return torch.cat(
+            [F.pad(block, (0, 0, 0, _NUM_RECENT - block.shape[1])) for block in self._ring()]
+        )
 
     def _written(self, codes: Tensor, visible: Tensor, ring: list[Tensor]) -> PositionMemory:
         """Writes a frame's codes into ``ring``, which is this memory's own or a copy of it."""
@@ -131,24 +139,31 @@ def _write_block(
     return torch.where(visible[:, None], moved, positions), counts + visible
 
 
-def _keep_rows(ring: list[Tensor], index: Tensor, num_new: int) -> None:
+def _renew(ring: list[Tensor], index: Tensor, num_new: int, widths: list[int]) -> None:
     """Leaves the rows of ``index``, ascending, and ``num_new`` zero rows in the blocks of a ring.
 
     Rows only ever move forward, so that what is read next still stands in the old blocks.
+
+    Args:
+        ring: blocks, changed in place.
+        index: rows that stay, int64.
+        num_new: rows behind them.
+        widths: of the new blocks; all behind is zero in the old ones.
     """
-    num_kept, shape = len(index), ring[0].shape[1:]
+    num_kept, channels = len(index), ring[0].shape[2]
     starts = torch.arange(len(ring) + 1, device=index.device) * _BLOCK
     bounds = torch.searchsorted(index, starts).tolist()  # of the kept rows that each block has
-    for number, start in enumerate(range(0, max(num_kept + num_new, 1), _BLOCK)):
+    for number, width in enumerate(widths):
+        start = number * _BLOCK
         size = min(_BLOCK, num_kept + num_new - start)
-        block = ring[0].new_zeros(size, *shape)
+        block = ring[0].new_zeros(size, width, channels)
         for old in range(number, len(ring)):
             low, high = max(bounds[old], start), min(bounds[old + 1], start + size)
             if low < high:
-                rows = index[low:high] - old * _BLOCK
-                torch.index_select(ring[old], 0, rows, out=block[low - start : high - start])
+                rows, shared = index[low:high] - old * _BLOCK, min(width, ring[old].shape[1])
+                block[low - start : high - start, :shared] = ring[old][rows, :shared]
         ring[number : number + 1] = [block]
-    del ring[number + 1 :]
+    del ring[len(widths) :]
 
 
 def _rows_and_zeros(values: Tensor, index: Tensor, num_zeros: int) -> Tensor:

@@ -114,6 +114,7 @@ class TrackingState:
             for observe in self.observers:
                 observe(tracked)
             self.memory = memory
+            del memory, tracked  # before the next frame is computed
         return window
 
     def tracks(self) -> EndedTracks:

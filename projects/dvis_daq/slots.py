@@ -82,9 +82,9 @@ class SlotCompetition(nn.Module):
 
     def forward(self, inputs: Tensor, input_keys: Tensor, slots: Tensor) -> Tensor:
         """Gives each slot ``(m, C)`` its weighted mean of ``inputs`` ``(n, C)``."""
-        keys = self.project_k(self.norm_inputs(input_keys))
-        queries = self.project_q(slots)
-        share = _shared_out(self.scale * keys.float() @ queries.float().T, self.eps)  # (n, m)
+        keys = self.scale * self.project_k(self.norm_inputs(input_keys)).float()
+        queries = self.project_q(slots).float()
+        share = _shared_out(keys @ queries.T, self.eps)  # (n, m)
         return share.T.to(inputs.dtype) @ inputs
 
 

@@ -199,10 +199,13 @@ class VideoInstanceCutter(nn.Module):
         anchors = self.new_ins_embeds.weight.expand(self.num_new_instances, -1)
         if self.anchors_from_queries:
             anchors = anchors + frame.embeds
-        queries = torch.cat([tracks.embeds, anchors.to(tracks.embeds.dtype)])
         positions = torch.cat([tracks.positions, code.to(tracks.positions.dtype)])
         return self._decode(
-            queries, frame.embeds, query_pos=positions, memory_pos=code, last_only=last_only
+            torch.cat([tracks.embeds, anchors.to(tracks.embeds.dtype)]),
+            frame.embeds,
+            query_pos=positions,
+            memory_pos=code,
+            last_only=last_only,
         )
 
     def slots(
@@ -237,8 +240,9 @@ class VideoInstanceCutter(nn.Module):
         ):
             slots = attention(slots, frame.embeds, content=content, keys=keys, hidden=hidden)
             slots = ffn(slots[None])[0]
-            outputs = [slots] if last_only else [*outputs, slots]
-        return torch.stack(outputs)
+            if not last_only:
+                outputs.append(slots)
+        return torch.stack(outputs or [slots])
 
     def normed(self, queries: Tensor) -> Tensor:
         """Gives what the prediction heads read, same shape."""
@@ -267,9 +271,10 @@ class VideoInstanceCutter(nn.Module):
         last_only: bool,
     ) -> Tensor:
         x, memory = queries[None], memory[None]
+        del queries  # with hundreds of tracks every copy counts
         query_pos = None if query_pos is None else query_pos[None]
         memory_pos = None if memory_pos is None else memory_pos[None]
-        outputs = [x]
+        outputs = [] if last_only else [x]
         for cross, own, ffn in zip(
             self.transformer_cross_attention_layers,
             self.transformer_self_attention_layers,
@@ -277,6 +282,8 @@ class VideoInstanceCutter(nn.Module):
             strict=True,
         ):
             x = cross(x, memory, query_pos=query_pos, memory_pos=memory_pos)
-            x = ffn(own(x))
-            outputs = [x] if last_only else [*outputs, x]
-        return torch.cat(outputs)  # (L+1 or 1, n, C)
+            x = own(x)
+            x = ffn(x)
+            if not last_only:
+                outputs.append(x)
+        return torch.cat(outputs or [x])  # (L+1 or 1, n, C)

@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vidseg.modeling.meta_arch import ResultPlace
 from vidseg.modeling.transformer_decoder.masked import DecoderOutput
 from vidseg.projects.dvis_daq import inference
 from vidseg.projects.dvis_daq.inference import track_frame
 from vidseg.projects.dvis_daq.memory import TrackMemory, TrackRules, commit_step, plan_step
 from vidseg.projects.dvis_daq.positions import PositionMemory
+from vidseg.projects.dvis_daq.sessions import TrackingParts, TrackingState
 from vidseg.projects.dvis_daq.slots import SlotCompetition
 from vidseg.projects.dvis_daq.tracker import Frame, LiveTracks, VideoInstanceCutter
 
@@ -56,11 +58,11 @@ class LiveBytes(TorchDispatchMode):
 
 
 def memory_of(num_tracks: int) -> TrackMemory:
-    positions = PositionMemory(
-        torch.randn(num_tracks, CHANNELS),
-        [block.clone() for block in torch.randn(num_tracks, 9, CHANNELS).split(256)],
-        torch.randint(1, 20, (num_tracks,)),
-    )
+    counts = torch.randint(1, 20, (num_tracks,))
+    ring = torch.randn(num_tracks, 9, CHANNELS)
+    ring[torch.arange(9) >= counts[:, None]] = 0
+    blocks = [block.clone() for block in ring.split(128)]
+    positions = PositionMemory(torch.randn(num_tracks, CHANNELS), blocks, counts)
     return TrackMemory(
         ids=torch.arange(num_tracks),
         starts=torch.zeros(num_tracks, dtype=torch.int64),
@@ -88,7 +90,7 @@ def test_a_step_makes_no_second_ring() -> None:
 
 
 @pytest.mark.parametrize("num_new", [0, 3, 300])
-@pytest.mark.parametrize("kept", [[], [0, 4, 17], [255, 256], [*range(3, 1000, 2)]])
+@pytest.mark.parametrize("kept", [[], [0, 4, 17], [127, 128], [*range(3, 1000, 2)]])
 def test_a_step_is_rows_append_and_update_to_the_bit(num_new: int, kept: list[int]) -> None:
     memory, index = memory_of(NUM_TRACKS).positions, torch.tensor(kept, dtype=torch.int64)
     num_rows = len(kept) + num_new
@@ -96,11 +98,26 @@ def test_a_step_is_rows_append_and_update_to_the_bit(num_new: int, kept: list[in
     expected = memory.rows(index).append(num_new).update(codes, visible)
     with torch.no_grad():
         found = memory.step(index, num_new, codes, visible)
-    assert len(found.recent) == max(-(-num_rows // 256), 1)
-    for name in ("positions", "counts"):
-        assert torch.equal(getattr(found, name), getattr(expected, name))
-    for own, block in zip(found.recent, expected.recent, strict=True):
+    assert len(found.recent) == max(-(-num_rows // 128), 1)
+    whole = found.rows(torch.arange(num_rows))
+    for result in (found, whole):
+        assert torch.equal(result.positions, expected.positions)
+        assert torch.equal(result.counts, expected.counts)
+    for own, block in zip(whole.recent, expected.recent, strict=True):
         assert torch.equal(own, block)
+
+
+@torch.no_grad()
+def test_young_tracks_keep_the_codes_that_they_have_had() -> None:
+    stepped, updated = (PositionMemory.empty(0, CHANNELS, "cpu") for _ in range(2))
+    for frame in range(12):
+        num_tracks = len(stepped.counts) + 64
+        codes, visible = torch.randn(num_tracks, CHANNELS), torch.rand(num_tracks) > 0.1
+        stepped = stepped.step(torch.arange(num_tracks - 64), 64, codes, visible)
+        updated = updated.append(64).update(codes, visible)
+        assert torch.equal(stepped.positions, updated.positions)
+        widths = [block.shape[1] for block in stepped.recent]
+        assert widths == [min(frame + 1 - age, 9) for age in range(0, frame + 1, 2)]
 
 
 def test_rows_are_copies_in_any_order() -> None:
@@ -153,6 +170,18 @@ def a_frame() -> Frame:
     return Frame(torch.randn(QUERIES, CHANNELS), features, features, torch.randn(QUERIES, 2, 3))
 
 
+def a_window(num_frames: int) -> DecoderOutput:
+    frames = [a_frame() for _ in range(num_frames)]
+    embeds = torch.stack([frame.embeds for frame in frames])
+    return DecoderOutput(
+        logits=torch.zeros(num_frames, QUERIES, 3),
+        masks=torch.stack([frame.masks for frame in frames]),
+        embeds=embeds,
+        embeds_without_norm=embeds,
+        mask_features=torch.stack([frame.mask_features for frame in frames]),
+    )
+
+
 @torch.no_grad()
 def test_the_last_layer_alone_is_the_same_and_takes_less(tracker) -> None:
     frame, table = a_frame(), torch.randn(QUERIES, CHANNELS)
@@ -185,20 +214,36 @@ def test_a_frame_with_many_tracks_is_bounded_by_their_rows(tracker, slot_rule) -
 
 
 @torch.no_grad()
+def test_no_frame_is_computed_beside_the_masks_of_the_last_one(tracker, monkeypatch) -> None:
+    seen: list[weakref.ref] = []
+
+    def checked(*args: Any, **options: Any) -> Any:
+        assert [ref() for ref in seen] == [None] * len(seen)
+        return track_frame(*args, **options)
+
+    monkeypatch.setattr(inference, "track_frame", checked)
+    settings: Any = None  # of results
+    parts = TrackingParts(
+        segment=lambda frames: a_window(len(frames)),
+        tracker=tracker,
+        query_table=torch.randn(QUERIES, CHANNELS),
+        rules=TrackRules(select_threshold=0.0, slot_threshold=0.0),
+        settings=settings,
+        window_size=3,
+    )
+    state = TrackingState(parts, ResultPlace(None, None))
+    frames = torch.zeros(3, 3, 8, 12, dtype=torch.uint8)
+    state.track(frames, lambda frame, tracked: seen.append(weakref.ref(tracked.masks)))
+    assert len(seen) == 3
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(("num_tracks", "released"), [(20, 0), (400, 5)])
 def test_holes_of_many_tracks_are_given_back(tracker, num_tracks, released, monkeypatch) -> None:
     calls: list[None] = []
     monkeypatch.setattr(inference, "release_freed_memory", lambda: calls.append(None))
-    frame = a_frame()
-    window = DecoderOutput(
-        logits=torch.zeros(1, QUERIES, 3),
-        masks=frame.masks[None],
-        embeds=frame.embeds[None],
-        embeds_without_norm=frame.embeds[None],
-        mask_features=frame.mask_features[None],
-    )
     # Everything is visible, so that all tracks live on.
     rules = TrackRules(select_threshold=0.0, slot_threshold=0.0, slot_rule="gate", max_births=0)
     table = torch.randn(QUERIES, CHANNELS)
-    list(inference.track_window(tracker, window, memory_of(num_tracks), rules, table))
+    list(inference.track_window(tracker, a_window(1), memory_of(num_tracks), rules, table))
     assert len(calls) == released
