@@ -72,6 +72,10 @@ def check_settings(cfg: CfgNode) -> None:
     _require(
         width % heads == 0, f"NHEADS is {heads} and HIDDEN_DIM {width}; set NHEADS to a divisor"
     )
+    _require(
+        node.ATTENTION_WEIGHT > 0 or not node.SUMMARY_QUERY,
+        "SUMMARY_QUERY learns from the supervision of attention alone; set ATTENTION_WEIGHT above 0",
+    )
     is_cnn = node.ENCODER == "cnn"
     _require(
         not (is_cnn and node.FREEZE_ENCODER),

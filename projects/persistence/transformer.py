@@ -60,8 +60,8 @@ class ObjectPersistenceTransformer(nn.Module):
         motion_gate: see there.
         track_bias: see there.
         null_key: see there.
-        summary_query: a learned query reads the tokens after the last layer, and all of them learn
-            what it found.
+        summary_query: a learned query looks at the tokens after the last layer. No token learns what
+            it found, so it shows where the supervision of attention draws it, and nothing else.
         num_queries: object queries; 0 for none.
         query_layers: decoder layers of the object queries.
         durations: predict the share of the clip in which the object of a token is visible.
@@ -140,7 +140,7 @@ class ObjectPersistenceTransformer(nn.Module):
                 weights.append(layer_weights)
         summary = None
         if self.summary is not None:
-            x, summary = self.summary(x, rows)
+            summary = self.summary(x, rows)
         x = self.norm(x)
         logits = self.classifier(x)[:, 0]
         durations = None if self.duration_head is None else self.duration_head(x)[:, 0].sigmoid()
@@ -246,26 +246,22 @@ class _EncoderLayer(nn.Module):
 
 
 class _SummaryQuery(nn.Module):
-    """One learned query reads the tokens of a clip; what it found is added to each of them."""
+    """One learned query looks at the tokens of a clip."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.query = nn.Parameter(torch.randn(num_heads, dim // num_heads))
-        self.in_proj = Linear(dim, 2 * dim)
-        self.out_proj = Linear(dim, dim)
+        self.key_proj = Linear(dim, dim)
 
-    def forward(self, x: Tensor, rows: _Rows) -> tuple[Tensor, Tensor]:
-        """Takes ``(R, C)`` to ``(R, C)`` and the attention ``(B, N)``."""
+    def forward(self, x: Tensor, rows: _Rows) -> Tensor:
+        """Takes ``(R, C)`` to the attention ``(B, N)``, the mean over heads."""
         heads, width = self.query.shape
-        projected = rows.unpack(self.in_proj(self.norm(x))).unflatten(-1, (2, heads, width))
-        k, v = projected.unbind(2)  # (B, N, h, C/h)
-        logits = torch.einsum("hc,bnhc->bhn", self.query, k).float() / math.sqrt(width)
+        keys = rows.unpack(self.key_proj(self.norm(x))).unflatten(-1, (heads, width))
+        logits = torch.einsum("hc,bnhc->bhn", self.query, keys).float() / math.sqrt(width)
         closed = rows.padding_mask[:, None]
         weights = logits.masked_fill(closed, torch.finfo(torch.float32).min).softmax(-1)
-        weights = weights.masked_fill(closed, 0.0)
-        found = self.out_proj(torch.einsum("bhn,bnhc->bhc", weights.to(v.dtype), v).flatten(1))
-        return x + found.index_select(0, rows.clip), weights.mean(1)
+        return weights.masked_fill(closed, 0.0).mean(1)
 
 
 class _Rows:

@@ -11,6 +11,7 @@ from vidseg.engine.ablation import plan_ablation
 SAME = Path(__file__).parents[3] / "projects" / "persistence" / "same.yaml"
 # Components that are more than one key.
 SEVERAL = {
+    "no_attention_supervision": {"ATTENTION_WEIGHT", "SUMMARY_QUERY"},
     "no_augmentation": {"FLIP", "TIME_REVERSAL", "BRIGHTNESS", "NOISE", "TOKEN_DROPOUT", "JITTER"},
     "with_class_contrast": {"CONTRASTIVE_WEIGHT", "CONTRASTIVE"},
 }

@@ -116,7 +116,6 @@ def test_a_bias_is_the_same_at_every_size_of_the_frames() -> None:
         {"RELATIVE_BIAS": "motion"},
         {"TRACK_BIAS": True},
         {"NULL_KEY": True},
-        {"SUMMARY_QUERY": True},
         {"PATCH_GREY": True},
     ],
     ids=str,
@@ -131,6 +130,14 @@ def test_every_option_changes_the_decisions(option: dict[str, Any]) -> None:
     changed.load_state_dict(shared, strict=False)
     difference = run(changed, [sample(4)]).logits - run(base, [sample(4)]).logits
     assert difference.abs().max() > 1e-4
+
+
+def test_the_summary_query_looks_on() -> None:
+    looking, base = build(SUMMARY_QUERY=True, ATTENTION_WEIGHT=0.1), build()
+    looking.load_state_dict(base.state_dict(), strict=False)
+    output = run(looking, [sample(4)])
+    assert output.summary is not None
+    assert torch.equal(output.logits, run(base, [sample(4)]).logits)
 
 
 def test_grey_tokens_do_not_know_colour() -> None:
