@@ -78,8 +78,7 @@ def _add_transformer(parent: CfgNode) -> None:
     node.NULL_KEY = False  # a learned logit per head that tokens may attend to instead
     node.QUERIES = 0  # learned object queries beside the tokens; 0 for none
     node.QUERY_LAYERS = 2  # decoder layers of the object queries
-    # A learned query whose attention over tokens is reported; it needs ATTENTION_WEIGHT above 0.
-    node.SUMMARY_QUERY = False
+    node.SUMMARY_QUERY = False  # a learned query whose attention over tokens is reported
 
 
 def _add_losses(parent: CfgNode) -> None:
@@ -89,7 +88,7 @@ def _add_losses(parent: CfgNode) -> None:
     node.ATTENTION_WEIGHT = 0.0  # of the supervision of attention
     node.CONTRASTIVE_WEIGHT = 0.0  # of the InfoNCE loss between tokens
     node.CONTRASTIVE = "object"  # positives: tokens of one object, or of one "class"
-    node.CONTRASTIVE_TEMPERATURE = 0.1  # of its softmax
+    node.CONTRASTIVE_TEMPERATURE = 0.1  # that cosine similarities are divided by
     node.QUERY_WEIGHT = 1.0  # of the losses of the object queries, if there are any
 
 
