@@ -74,7 +74,7 @@ def check_settings(cfg: CfgNode) -> None:
     )
     _require(
         node.ATTENTION_WEIGHT > 0 or not node.SUMMARY_QUERY,
-        "SUMMARY_QUERY learns from the supervision of attention alone; set ATTENTION_WEIGHT above 0",
+        "SUMMARY_QUERY learns from the supervision of attention; set ATTENTION_WEIGHT above 0",
     )
     is_cnn = node.ENCODER == "cnn"
     _require(

@@ -60,8 +60,8 @@ class ObjectPersistenceTransformer(nn.Module):
         motion_gate: see there.
         track_bias: see there.
         null_key: see there.
-        summary_query: a learned query looks at the tokens after the last layer. No token learns what
-            it found, so it shows where the supervision of attention draws it, and nothing else.
+        summary_query: a learned query looks at the tokens after the last layer. No token learns
+            what it found: it shows where the supervision of attention draws it, nothing else.
         num_queries: object queries; 0 for none.
         query_layers: decoder layers of the object queries.
         durations: predict the share of the clip in which the object of a token is visible.
