@@ -78,7 +78,8 @@ def _add_transformer(parent: CfgNode) -> None:
     node.NULL_KEY = False  # a learned logit per head that tokens may attend to instead
     node.QUERIES = 0  # learned object queries beside the tokens; 0 for none
     node.QUERY_LAYERS = 2  # decoder layers of the object queries
-    node.SUMMARY_QUERY = False  # a learned query whose attention over tokens is reported
+    # A learned query whose attention over tokens is reported; it needs ATTENTION_WEIGHT above 0.
+    node.SUMMARY_QUERY = False
 
 
 def _add_losses(parent: CfgNode) -> None:
