@@ -70,3 +70,31 @@ def test_holes_are_given_back():
     if given.stdout.strip() == "unsupported":
         pytest.skip("this C library has no malloc_trim")
     assert int(given.stdout) > 50
+
+
+MAPPED = """
+from pathlib import Path
+from vidseg.host_memory import large_blocks_mapped
+resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4 // 1024
+def grown():
+    before, small = resident(), []
+    for size in range(40):  # each larger than the hole of the one before
+        block = bytearray((1 << 20) + (size << 16))
+        small.append(bytearray(60_000))  # stays behind it
+        del block
+    return resident() - before
+bytearray(30 << 20)  # glibc now keeps blocks of up to this size in the heap
+with large_blocks_mapped():
+    mapped = grown()
+print(mapped, grown())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator of other systems is left alone")
+def test_large_blocks_leave_no_holes():
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    environment.pop("LD_PRELOAD", None)
+    words = [sys.executable, "-c", MAPPED]
+    grown = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+    mapped, kept = map(int, grown.stdout.split())
+    assert mapped < 5 < kept

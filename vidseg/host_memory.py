@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Callable, Iterator
 
-__all__ = ["keep_freed_memory", "release_freed_memory"]
+__all__ = ["keep_freed_memory", "large_blocks_mapped", "release_freed_memory"]
 
 # Parameters of mallopt in malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 # Older versions refuse a threshold above half the size of a heap.
 _LARGEST_KEPT = (1 << 30, 32 << 20)
+_MAPPED = 1 << 19  # bytes of a block that is worth a mapping of its own
 
 
 def keep_freed_memory() -> bool:
@@ -26,19 +29,43 @@ def keep_freed_memory() -> bool:
         allocator or put another in its place (any ``MALLOC_*`` variable, ``GLIBC_TUNABLES`` or
         ``LD_PRELOAD``).
     """
-    if sys.platform != "linux" or "LD_PRELOAD" in os.environ:
-        return False
-    if any(name.startswith("MALLOC_") for name in os.environ):
-        return False
-    if "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _mallopt()
     if mallopt is None:
         return False
     # In this order: the trim threshold alone would end glibc's own adaptation of the other.
     if not any(mallopt(_MMAP_THRESHOLD, size) == 1 for size in _LARGEST_KEPT):
         return False
     return bool(mallopt(_TRIM_THRESHOLD, 0x7FFFFFFF) == 1)
+
+
+@contextlib.contextmanager
+def large_blocks_mapped() -> Iterator[None]:
+    """Lets blocks of half a MiB or more go straight back to the system when they are freed.
+
+    For computations whose blocks have another size every time: in the heap each would leave a hole
+    that the next does not fit into. It costs the time to map and clear every such block. Where
+    ``keep_freed_memory`` does nothing, this does nothing either; afterwards blocks up to 32 MiB are
+    kept.
+    """
+    mallopt = _mallopt()
+    if mallopt is None or mallopt(_MMAP_THRESHOLD, _MAPPED) != 1:
+        yield
+        return
+    try:
+        yield
+    finally:
+        mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT[-1])
+
+
+def _mallopt() -> Callable[[int, int], int] | None:
+    """Gives glibc's function that tunes its allocator, unless the user has done so already."""
+    if sys.platform != "linux" or "LD_PRELOAD" in os.environ:
+        return None
+    if any(name.startswith("MALLOC_") for name in os.environ):
+        return None
+    if "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+        return None
+    return getattr(ctypes.CDLL(None), "mallopt", None)
 
 
 def release_freed_memory() -> bool:

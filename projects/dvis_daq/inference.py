@@ -8,13 +8,14 @@ K classes, h w the mask features' size.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from vidseg.host_memory import release_freed_memory
+from vidseg.host_memory import large_blocks_mapped, release_freed_memory
 from vidseg.modeling.transformer_decoder.masked import DecoderOutput
 
 from .memory import (
@@ -148,14 +149,15 @@ def track_window(
     for t in range(len(projected)):
         _release_holes(memory)
         frame = Frame(window.embeds[t], window.mask_features[t], projected[t], window.masks[t])
-        step = track_frame(
-            tracker,
-            frame,
-            memory,
-            rules,
-            first_scores=first_scores[t],
-            query_table=query_table,
-        )
+        with _sparing(memory):
+            step = track_frame(
+                tracker,
+                frame,
+                memory,
+                rules,
+                first_scores=first_scores[t],
+                query_table=query_table,
+            )
         memory = step[0]
         yield step
         del step  # the masks of many tracks are not for the next frame to carry
@@ -173,8 +175,17 @@ def _release_holes(memory: TrackMemory) -> None:
     The number of rows is another one in every frame, so that blocks seldom fit where others were,
     and each step would go behind the holes of the one before.
     """
-    if len(memory) > _MANY_TRACKS and memory.ids.device.type == "cpu":
+    if _is_crowded(memory):
         release_freed_memory()
+
+
+def _sparing(memory: TrackMemory) -> contextlib.AbstractContextManager[None]:
+    """Keeps the blocks of a frame with many tracks out of the heap, whose holes they would make."""
+    return large_blocks_mapped() if _is_crowded(memory) else contextlib.nullcontext()
+
+
+def _is_crowded(memory: TrackMemory) -> bool:
+    return len(memory) > _MANY_TRACKS and memory.ids.device.type == "cpu"
 
 
 def _seen_with_slots(logits: Tensor, slot_logits: Tensor, rules: TrackRules) -> Tensor:

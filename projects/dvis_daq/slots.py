@@ -22,6 +22,7 @@ __all__ = [
 SLOT_ASSIGNMENTS = ("optimal", "greedy")
 
 _ROWS = 128
+_MANY_SLOTS = 512  # above it the order of sums, and so their last bits, are others
 _GREEDY_ROUNDS = 16
 
 
@@ -84,14 +85,26 @@ class SlotCompetition(nn.Module):
         """Gives each slot ``(m, C)`` its weighted mean of ``inputs`` ``(n, C)``."""
         keys = self.scale * self.project_k(self.norm_inputs(input_keys)).float()
         queries = self.project_q(slots).float()
+        if len(keys) > _MANY_SLOTS and not (keys.requires_grad or queries.requires_grad):
+            return self._in_parts(inputs, keys, queries)
         share = _shared_out(keys @ queries.T, self.eps)  # (n, m)
         return share.T.to(inputs.dtype) @ inputs
+
+    def _in_parts(self, inputs: Tensor, keys: Tensor, queries: Tensor) -> Tensor:
+        """Computes the same without the matrix of all pairs, larger than all else of the frame."""
+        total = queries.new_zeros(len(queries), inputs.shape[1])
+        shares = queries.new_zeros(len(queries), 1)
+        for part, own in zip(inputs.split(_ROWS), keys.split(_ROWS), strict=True):
+            share = (own @ queries.T).softmax(dim=1).add_(self.eps)  # (_ROWS, m)
+            total.addmm_(share.T, part.float())
+            shares += share.sum(dim=0)[:, None]
+        return total.div_(shares).to(inputs.dtype)
 
 
 def _shared_out(logits: Tensor, eps: float) -> Tensor:
     """Shares inputs out among slots, ``(n, m)``, and lets the inputs of each slot sum to 1.
 
-    Without a graph it is done in place: for hundreds of tracks nothing here is larger.
+    Without a graph it is done in place.
     """
     if logits.requires_grad:
         share = logits.softmax(dim=1) + eps

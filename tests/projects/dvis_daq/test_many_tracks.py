@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from typing import Any
 
@@ -141,14 +142,24 @@ def test_a_backward_pass_reads_the_ring_as_it_was() -> None:
 
 
 def test_slots_compete_in_place_with_the_same_bits() -> None:
-    competition = SlotCompetition(CHANNELS)
-    rows = torch.randn(3, NUM_TRACKS, CHANNELS).unbind()
+    competition, num_slots = SlotCompetition(CHANNELS), 500
+    rows = torch.randn(3, num_slots, CHANNELS).unbind()
     expected = competition(*rows)
     with torch.no_grad(), LiveBytes() as live:
         found = competition(*rows)
     assert torch.equal(found, expected)
-    shares = 4 * NUM_TRACKS**2
+    shares = 4 * num_slots**2
     assert shares <= live.largest < 1.6 * shares
+
+
+def test_more_slots_compete_in_parts() -> None:
+    competition, num_slots = SlotCompetition(CHANNELS), 1500
+    rows = torch.randn(3, num_slots, CHANNELS).unbind()
+    expected = competition(*rows)
+    with torch.no_grad(), LiveBytes() as live:
+        found = competition(*rows)
+    torch.testing.assert_close(found, expected)
+    assert live.largest < 4 * num_slots**2 / 2
 
 
 @pytest.fixture(scope="module")
@@ -245,5 +256,9 @@ def test_holes_of_many_tracks_are_given_back(tracker, num_tracks, released, monk
     # Everything is visible, so that all tracks live on.
     rules = TrackRules(select_threshold=0.0, slot_threshold=0.0, slot_rule="gate", max_births=0)
     table = torch.randn(QUERIES, CHANNELS)
+    blocks: list[None] = []
+    monkeypatch.setattr(
+        inference, "large_blocks_mapped", lambda: blocks.append(None) or contextlib.nullcontext()
+    )
     list(inference.track_window(tracker, a_window(1), memory_of(num_tracks), rules, table))
-    assert len(calls) == released
+    assert (len(calls), len(blocks)) == (released, released > 0)
