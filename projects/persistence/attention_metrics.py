@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from .metrics import PERSISTENT, TRANSIENT, Interval, bootstrap_interval
+from vidseg.evaluation.bootstrap import bootstrap_interval
+
+from .metrics import PERSISTENT, TRANSIENT, Interval
 
 __all__ = ["GROUPS", "MIN_CLIPS", "AttentionFigures", "AttentionSums", "attention_metrics"]
 
@@ -101,7 +103,8 @@ class AttentionSums:
         if enough:
             sums = clips.sum(0)
             ratio = float(_ratio(sums))
-            interval = bootstrap_interval(clips, _ratio, num_resamples=num_resamples)
+            low, high = bootstrap_interval(clips, _ratio, num_resamples=num_resamples)
+            interval = (float(low), float(high))
             ratios = _ratio(clips)
             ratios = ratios[~np.isnan(ratios)]
             median = float(np.median(ratios)) if len(ratios) else math.nan

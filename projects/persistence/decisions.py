@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from vidseg.evaluation.bootstrap import bootstrap_interval
+
 from .leak_probe import probe_decisions, probe_features
 from .metrics import (
     PERSISTENT,
@@ -19,7 +21,6 @@ from .metrics import (
     Interval,
     accuracies,
     auroc,
-    bootstrap_interval,
     count_right,
 )
 
@@ -67,8 +68,8 @@ class Decisions:
         if num_resamples:
             balanced = bootstrap_interval(self.counts, _balanced, num_resamples=num_resamples)
             total = bootstrap_interval(self.counts, _total, num_resamples=num_resamples)
-            metrics |= dict(zip(_ends("balanced_accuracy"), balanced, strict=True))
-            metrics |= dict(zip(_ends("accuracy"), total, strict=True))
+            metrics |= dict(zip(_ends("balanced_accuracy"), balanced.tolist(), strict=True))
+            metrics |= dict(zip(_ends("accuracy"), total.tolist(), strict=True))
         return {name: 100 * value for name, value in metrics.items()}
 
     def margin(self, other: Decisions, num_resamples: int) -> tuple[float, Interval]:
@@ -82,8 +83,8 @@ class Decisions:
             return 100 * (_balanced(sums[..., :4]) - _balanced(sums[..., 4:]))
 
         both = np.concatenate([self.counts, other.counts], axis=1)
-        interval = bootstrap_interval(both, difference, num_resamples=num_resamples)
-        return float(difference(both.sum(0))), interval
+        low, high = bootstrap_interval(both, difference, num_resamples=num_resamples)
+        return float(difference(both.sum(0))), (float(low), float(high))
 
 
 def model_decisions(split: SplitResults) -> Decisions:

@@ -9,7 +9,6 @@ Shapes: N tokens, M clips, R resamples, F sums side by side.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +21,6 @@ __all__ = [
     "Interval",
     "accuracies",
     "auroc",
-    "bootstrap_interval",
     "count_right",
 ]
 
@@ -32,7 +30,6 @@ Interval = tuple[float, float]
 """Lower and upper end; nan where there is none."""
 
 TRANSIENT, PERSISTENT = 0, 1
-_MAX_DRAWS = 4_000_000  # drawn at once, so that a large split needs no more memory than a small one
 
 
 @dataclass(frozen=True)
@@ -102,45 +99,3 @@ def auroc(scores: Floats, labels: Ints) -> float:
     transient = np.bincount(place[is_transient], minlength=len(values))
     below = np.cumsum(transient) - transient / 2
     return float(persistent @ below / num_pairs)
-
-
-def bootstrap_interval(
-    sums: Floats,
-    statistic: Callable[[Floats], Floats],
-    *,
-    num_resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """Gives the percentile interval of a figure that depends on sums over clips.
-
-    Args:
-        sums: ``(M, F)`` of each clip.
-        statistic: figure of sums ``(R, F)`` over resampled clips; gives ``(R,)``.
-        num_resamples: how often M clips are drawn with replacement; 0 for no interval.
-        level: probability that the interval covers.
-        seed: of the draws: the same clips give the same interval.
-
-    Returns:
-        Lower and upper end; nan without clips. Resamples in which the figure is undefined are left
-        out.
-    """
-    num_clips = len(sums)
-    if not num_clips or not num_resamples:
-        return math.nan, math.nan
-    generator = np.random.default_rng(seed)
-    at_once = max(1, _MAX_DRAWS // num_clips)
-    figures = []
-    for start in range(0, num_resamples, at_once):
-        size = min(at_once, num_resamples - start)
-        drawn = generator.integers(num_clips, size=(size, num_clips))
-        drawn += np.arange(size)[:, None] * num_clips
-        times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)  # (R, M)
-        figures.append(statistic(times.astype(np.float64) @ sums))
-    found = np.concatenate(figures)
-    found = found[np.isfinite(found)]
-    if not len(found):
-        return math.nan, math.nan
-    tail = (1 - level) / 2
-    low, high = np.quantile(found, [tail, 1 - tail])
-    return float(low), float(high)

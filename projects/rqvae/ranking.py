@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "average_precision",
-    "bootstrap_interval",
     "chance_average_precision",
     "chance_recall_at",
     "chance_reciprocal_rank",
@@ -104,30 +103,3 @@ def chance_recall_at(k: int, num_relevant: Floats, num_documents: int) -> Floats
 def chance_reciprocal_rank(num_documents: int) -> float:
     """Gives the expected reciprocal rank of the one relevant document in a random ranking."""
     return float((1 / np.arange(1, num_documents + 1)).mean())
-
-
-def bootstrap_interval(
-    values: Floats, *, level: float = 0.95, num_resamples: int = 1000, seed: int = 0
-) -> NDArray[np.float64]:
-    """Gives the percentile interval of the mean over queries, drawn anew with replacement.
-
-    Args:
-        values: ``(M, F)`` scores of each query, F figures side by side.
-        level: probability that the interval covers.
-        num_resamples: how often the queries are drawn.
-        seed: of the draws: the same queries give the same interval.
-
-    Returns:
-        ``(2, F)`` lower and upper end; nan without queries.
-    """
-    if len(values) == 0:
-        return np.full((2, values.shape[1]), np.nan)
-    generator = np.random.default_rng(seed)
-    uniform = np.full(len(values), 1 / len(values))
-    # How often each query is drawn is all that counts: no resample is ever laid out.
-    means = [
-        generator.multinomial(len(values), uniform) @ values / len(values)
-        for _ in range(num_resamples)
-    ]
-    tail = (1 - level) / 2
-    return np.quantile(np.stack(means), [tail, 1 - tail], axis=0)

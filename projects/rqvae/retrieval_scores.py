@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vidseg.evaluation.bootstrap import bootstrap_interval
+
 from .ranking import (
     average_precision,
-    bootstrap_interval,
     chance_average_precision,
     chance_recall_at,
     chance_reciprocal_rank,

@@ -7,7 +7,6 @@ import pytest
 
 from vidseg.projects.rqvae.ranking import (
     average_precision,
-    bootstrap_interval,
     chance_average_precision,
     chance_recall_at,
     chance_reciprocal_rank,
@@ -55,20 +54,3 @@ def test_chance_is_the_mean_over_random_rankings(num_relevant: int, num: int) ->
         assert chance_recall_at(k, relevant, num)[0] == pytest.approx(mean, abs=0.01)
     if num_relevant == 1:
         assert chance_reciprocal_rank(num) == pytest.approx((1 / rank).mean(), abs=0.01)
-
-
-def test_the_interval_covers_as_often_as_it_says() -> None:
-    generator = np.random.default_rng(0)
-    covered = 0
-    for _ in range(200):
-        values = (generator.random((100, 1)) < 0.3).astype(float)
-        low, high = bootstrap_interval(values, num_resamples=200)[:, 0]
-        covered += low <= 0.3 <= high
-    assert 0.9 <= covered / 200 <= 0.99
-
-
-def test_the_interval_is_the_same_each_time() -> None:
-    values = np.random.default_rng(0).random((20, 2))
-    assert (bootstrap_interval(values) == bootstrap_interval(values)).all()
-    assert np.isnan(bootstrap_interval(np.zeros((0, 2)))).all()
-    assert bootstrap_interval(np.ones((5, 1))).tolist() == [[1], [1]]
