@@ -176,3 +176,17 @@ def test_projects_of_the_checkout_are_light() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["rqvae", "persistence"])
+def test_public_names_come_with_their_first_use(name: str) -> None:
+    program = f"""
+import sys
+import vidseg.projects.{name} as project
+assert "torch" not in sys.modules
+public = sorted(set(dir(project)) & set(project._MODULES))
+assert public == sorted(project._MODULES)
+assert all(callable(getattr(project, name)) for name in public)
+assert not hasattr(project, "Nothing")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

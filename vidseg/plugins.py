@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +29,7 @@ __all__ = [
     "PluginSpec",
     "declare",
     "discover",
+    "lazy_exports",
     "load",
     "load_components",
     "load_until_known",
@@ -93,6 +94,27 @@ def plugin_for_config(path: str | os.PathLike[str]) -> str | None:
         if spec.folder is not None and spec.folder.resolve() in resolved.parents:
             return spec.name
     return None
+
+
+def lazy_exports(
+    package: str, modules: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Gives ``__getattr__`` and ``__dir__`` of a package whose import stays light.
+
+    Args:
+        package: its ``__name__``.
+        modules: submodule of each public name, imported when the name is first used.
+    """
+
+    def get(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *modules})
+
+    return get, names
 
 
 def load(name_or_path: str) -> ModuleType:

@@ -7,8 +7,7 @@ of a name.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from vidseg.plugins import lazy_exports
 
 from .config import add_config
 
@@ -34,12 +33,4 @@ _MODULES = {
     "persistence_from_tracks": "trackers",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+__getattr__, __dir__ = lazy_exports(__name__, _MODULES)
