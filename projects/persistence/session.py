@@ -118,10 +118,12 @@ class PersistenceSession:
     def finish(self) -> VideoInstances:
         """Gives the tracks of the video; label 1 is persistent, 0 transient."""
         num_frames = len(self._frames)
-        if self._covered < num_frames:
-            self._decide()
         size = self._place.size_for(self._size)
         indices = self._place.indices_for(range(num_frames))
+        if not num_frames:
+            return VideoInstances.empty(size, indices)
+        if self._covered < num_frames:
+            self._decide()
         counts = torch.cat([frame.num_windows for frame in self._frames])
         decided = counts > 0
         if not decided.any():

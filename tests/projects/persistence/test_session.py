@@ -150,6 +150,12 @@ def test_a_video_without_blobs_has_no_tracks_and_says_so(
     assert "no blob in 10 frames of 48x32" in caplog.text
 
 
+def test_a_session_without_frames() -> None:
+    result = PersistenceSession(DotModel(), ResultPlace((8, 9))).finish()
+    assert len(result) == 0
+    assert result.image_size == (8, 9)
+
+
 def test_the_longest_tracks_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         result = run(video(30), max_num=1)
