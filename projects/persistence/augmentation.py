@@ -1,6 +1,6 @@
 """Random changes of training clips, on their detections instead of their frames.
 
-Each is one that a clip could have been generated with: none tells or hides the class.
+None tells or hides the class: each leaves both as they are or treats them alike.
 
 Shapes: N detections, P side of a patch, M objects, T frames.
 """
