@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from vidseg.config import CfgNode
-from vidseg.errors import ConfigError, nearest
+from vidseg.errors import ConfigError, UserError, nearest
 from vidseg.modeling import build_backbone
 
 from .losses import CONTRASTS
@@ -49,10 +49,11 @@ _CHOICES = {
     "CONTRASTIVE": CONTRASTS,
 }
 _RESNET18 = "resnet18"
+_OWN_ENCODERS = ("cnn", _RESNET18)  # beside the registered backbones
 
 
 def check_settings(cfg: CfgNode) -> None:
-    """Checks the keys of tokenizer, transformer and losses.
+    """Checks the keys of tokenizer, transformer, losses, tracker and evaluation.
 
     Raises:
         ConfigError: if a value is out of range or two contradict each other.
@@ -72,6 +73,8 @@ def check_settings(cfg: CfgNode) -> None:
     _require(
         width % heads == 0, f"NHEADS is {heads} and HIDDEN_DIM {width}; set NHEADS to a divisor"
     )
+    _check_tracker(node.TRACKER)
+    _check_evaluation(cfg.TEST.PERSISTENCE)
     _require(
         node.ATTENTION_WEIGHT > 0 or not node.SUMMARY_QUERY,
         "SUMMARY_QUERY learns from the supervision of attention; set ATTENTION_WEIGHT above 0",
@@ -86,6 +89,23 @@ def check_settings(cfg: CfgNode) -> None:
             f"MODEL.BACKBONE.WEIGHTS is set, but {_KEY}.ENCODER is cnn, which there are no such "
             f"weights for; set {_KEY}.ENCODER to the backbone of the file"
         )
+
+
+def _check_tracker(tracker: CfgNode) -> None:
+    _require(tracker.GATE > 0, f"TRACKER.GATE is {tracker.GATE}; it must be above 0")
+    weight, share = tracker.APPEARANCE_WEIGHT, tracker.MIN_PRESENCE
+    _require(weight >= 0, f"TRACKER.APPEARANCE_WEIGHT is {weight}; it cannot be negative")
+    _require(tracker.MAX_GAP >= 1, f"TRACKER.MAX_GAP is {tracker.MAX_GAP}; it must be 1 or more")
+    _require(0 <= share <= 1, f"TRACKER.MIN_PRESENCE is {share}; give a share in [0, 1]")
+
+
+def _check_evaluation(node: CfgNode) -> None:
+    # Before training, which would otherwise be over when the evaluation finds them.
+    for name, least in (("NUM_PICTURES", 0), ("WINDOW_FRAMES", 1), ("BOOTSTRAP", 0)):
+        if node[name] < least:
+            raise ConfigError(
+                f"TEST.PERSISTENCE.{name} is {node[name]}; it must be {least} or more"
+            )
 
 
 def tokenizer_settings(cfg: CfgNode) -> dict[str, Any]:
@@ -142,7 +162,7 @@ def build_patch_encoder(cfg: CfgNode) -> nn.Module:
     A backbone's file of weights, ``MODEL.BACKBONE.WEIGHTS``, is loaded when training starts.
 
     Raises:
-        UserError: if there is no backbone of that name.
+        ConfigError: if there is no backbone of that name.
     """
     node = cfg.MODEL.PERSISTENCE
     if node.ENCODER == "cnn":
@@ -155,7 +175,13 @@ def build_patch_encoder(cfg: CfgNode) -> nn.Module:
         own.MODEL.BACKBONE.NAME = "build_resnet_backbone"
         own.MODEL.RESNETS.DEPTH, own.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
         own.MODEL.RESNETS.NORM, own.MODEL.RESNETS.OUT_FEATURES = "BN", ["res5"]
-    backbone: Any = build_backbone(own)
+    backbone: Any
+    try:
+        backbone = build_backbone(own)
+    except UserError as error:  # it cannot know the key that the name comes from
+        close = nearest(node.ENCODER, _OWN_ENCODERS)
+        hint = f"nearest: {', '.join(close)}" if close else "give cnn, resnet18 or a backbone"
+        raise ConfigError(f"{_KEY}.ENCODER is {node.ENCODER!r}; {hint} ({error})") from error
     return BackbonePatchEncoder(
         backbone,
         node.HIDDEN_DIM,

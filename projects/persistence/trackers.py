@@ -64,13 +64,14 @@ class HungarianTracker:
         max_gap: int = 3,
         frame_height: int = REFERENCE_HEIGHT,
     ) -> None:
-        if not gate > 0 or frame_height <= 0:
-            raise ValueError(f"gate and frame height must be positive: {gate}, {frame_height}")
-        if not appearance_weight >= 0 or max_gap < 1:
-            raise ValueError(
-                f"appearance weight must be 0 or more and the largest gap 1 or more: "
-                f"{appearance_weight}, {max_gap}"
-            )
+        if not gate > 0:
+            raise ValueError(f"gate is {gate}; it must be above 0")
+        if not appearance_weight >= 0:
+            raise ValueError(f"appearance_weight is {appearance_weight}; it cannot be negative")
+        if max_gap < 1:
+            raise ValueError(f"max_gap is {max_gap}; it must be 1 or more")
+        if frame_height < 1:
+            raise ValueError(f"frame_height is {frame_height}; it must be 1 or more")
         self._gate = gate
         self._appearance_weight = appearance_weight
         self._max_gap = max_gap

@@ -99,12 +99,32 @@ def test_bad_samples_are_named() -> None:
         ("MAX_TOKENS", 0, "MAX_TOKENS is 0; it must be 1 or more"),
         ("CONTRASTIVE_TEMPERATURE", 0.0, "CONTRASTIVE_TEMPERATURE is 0.0; it must be above 0"),
         ("FREEZE_ENCODER", True, "FREEZE_ENCODER needs an encoder"),
-        ("ENCODER", "resnet17", "resnet17"),
+        ("ENCODER", "resnet17", r"MODEL.PERSISTENCE.ENCODER is 'resnet17'; nearest: resnet18"),
+        ("ENCODER", "timm/no_such_net", r"MODEL.PERSISTENCE.ENCODER is 'timm/no_such_net'"),
     ],
 )
 def test_config_errors_name_keys(key: str, value: Any, message: str) -> None:
-    with pytest.raises(ConfigError if key != "ENCODER" else Exception, match=message):
+    with pytest.raises(ConfigError, match=message):
         build_model(config(**{key: value}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MODEL.PERSISTENCE.TRACKER.GATE", 0.0),
+        ("MODEL.PERSISTENCE.TRACKER.APPEARANCE_WEIGHT", -0.5),
+        ("MODEL.PERSISTENCE.TRACKER.MAX_GAP", 0),
+        ("MODEL.PERSISTENCE.TRACKER.MIN_PRESENCE", 70.0),
+        ("TEST.PERSISTENCE.NUM_PICTURES", -1),
+        ("TEST.PERSISTENCE.WINDOW_FRAMES", 0),
+        ("TEST.PERSISTENCE.BOOTSTRAP", -1),
+    ],
+)
+def test_what_the_evaluation_needs_is_checked_before_training(key: str, value: float) -> None:
+    cfg = config()
+    cfg.merge_from_list([key, value])
+    with pytest.raises(ConfigError, match=rf"^{key} is {value}; "):
+        build_model(cfg)
 
 
 def test_weights_of_a_backbone_need_a_backbone() -> None:
