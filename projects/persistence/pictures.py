@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -63,8 +64,9 @@ def save_clip_pictures(
         "tracks": save_tracks,
     }
     files = []
+    clip = quote(str(sample["video_id"]), safe=" ")  # some data sets have paths as ids
     for name, write in writers.items():
-        path = folder / f"{name}_{sample['video_id']}.png"
+        path = folder / f"{name}_{clip}.png"
         write(path, sample, prediction)
         files.append(path)
     return files

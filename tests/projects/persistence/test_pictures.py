@@ -58,6 +58,13 @@ def clip_of(num_frames: int) -> Clip:
     return sample, make_prediction(sample)
 
 
+def test_an_id_may_be_a_path(tmp_path: Path) -> None:
+    sample, prediction = clip_of(1)
+    files = save_clip_pictures(tmp_path, {**sample, "video_id": "day 1/bear"}, prediction)
+    assert files[0] == tmp_path / "attention_sample_day 1%2Fbear.png"
+    assert all(file.is_file() for file in files)
+
+
 @pytest.mark.parametrize(
     "clip",
     [clip_of(7), clip_of(1), empty_clip(), clip_without_truth()],
