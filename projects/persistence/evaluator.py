@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,12 +118,7 @@ class ObjectPersistenceEvaluator(Evaluator):
         """
         split = SplitResults.read(results.values())
         if not len(split.labels):
-            logger.warning(
-                "%s: nothing was found in %d clips, there is nothing to score",
-                self._dataset_name,
-                split.num_clips,
-            )
-            return {"tokens": {}}
+            return self._score_nothing(split.num_clips)
         attention = {
             name: sums.figures(num_resamples=self._num_resamples)
             for name, sums in split.attention.items()
@@ -152,6 +148,16 @@ class ObjectPersistenceEvaluator(Evaluator):
         flat = {f"{task}/{name}": value for task, m in metrics.items() for name, value in m.items()}
         write_metrics(self._output_dir / "metrics.json", flat)
         return metrics
+
+    def _score_nothing(self, num_clips: int) -> Metrics:
+        """Says that there was no blob, also to who reads the files of an earlier evaluation."""
+        text = f"nothing was found in {num_clips} clips, there is nothing to score"
+        logger.warning("%s: %s", self._dataset_name, text)
+        for name in ("per_frame.csv", "attention_metrics.json"):
+            (self._output_dir / name).unlink(missing_ok=True)
+        write_text(self._output_dir / "report.md", f"{text}\n")
+        write_metrics(self._output_dir / "metrics.json", {"tokens/balanced_accuracy": math.nan})
+        return {"tokens": {"balanced_accuracy": math.nan}}
 
     def _score_decisions(self, split: SplitResults) -> tuple[dict[str, dict[str, float]], Metrics]:
         """Gives the figures of the model and of every baseline, and the metrics made of them."""

@@ -163,8 +163,13 @@ def test_clips_without_blobs_count(tmp_path: Path, clips: list[Clip]) -> None:
 
 
 def test_nothing_found_at_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert evaluate(tmp_path, []) == {}
+    (tmp_path / "per_frame.csv").write_text("of an earlier evaluation")
+    found = evaluate(tmp_path, [])
+    assert list(found) == ["tokens/balanced_accuracy"]
+    assert math.isnan(found["tokens/balanced_accuracy"])
     assert "nothing was found in 0 clips" in caplog.text
+    assert "nothing was found" in (tmp_path / "report.md").read_text()
+    assert not (tmp_path / "per_frame.csv").exists()
 
 
 def test_clips_without_truth(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
