@@ -6,6 +6,7 @@ Shapes: T frames of H x W pixels, C channels. The spellings of a layout are thos
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,8 @@ def open_clip(clip: Any, layout: str = "auto") -> ClipFrames:
 
 
 def _as_tensor(clip: Any) -> Tensor:
+    if isinstance(clip, str | PathLike):
+        raise ClipError(f"{str(clip)!r} is no clip but a path; read its frames first")
     if isinstance(clip, Tensor):
         pixels = clip.detach()
     else:
@@ -142,8 +145,8 @@ def _in_order(pixels: Tensor, layout: str) -> tuple[Tensor, str]:
             "say layout='TCHW' or layout='THWC'"
         )
     if not fits or layout not in ("auto", *fits):
-        where = "axis 1 nor axis 3" if layout == "auto" else f"the C of {layout}"
-        raise ClipError(f"a clip of shape {shape} has 1, 3 or 4 channels on neither {where}")
+        where = "on neither axis 1 nor axis 3" if layout == "auto" else f"not where {layout} says"
+        raise ClipError(f"a clip of shape {shape} has 1, 3 or 4 channels {where}")
     read_as = fits[0] if layout == "auto" else layout
     ordered = pixels if read_as == "TCHW" else pixels.permute(0, 3, 1, 2)
     return ordered[:, :3], read_as
@@ -162,7 +165,8 @@ def _check_values(pixels: Tensor) -> tuple[float, float]:
         highs.append(high)
     low, high = min(lows), max(highs)
     largest = 255.0 if high > _BYTE_RANGE else _BYTE_RANGE
-    if low < -_OVERSHOOT * largest or high > (1 + _OVERSHOOT) * largest:
+    # Measured by what is there: images with their mean taken off may well be above 1.5.
+    if low < -_OVERSHOOT * max(high, _BYTE_RANGE) or high > (1 + _OVERSHOOT) * largest:
         raise ClipError(
             f"the pixels lie within {low:g} to {high:g}; give float in [0, 1] or [0, 255]"
         )

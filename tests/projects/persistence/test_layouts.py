@@ -73,6 +73,8 @@ def test_views_that_torch_refuses() -> None:
 def test_overshoot_of_interpolation_is_clamped() -> None:
     frames = to_frames(np.array([[-0.01, 0.5], [1.02, 1.0]]))
     assert frames.flatten().tolist() == [0.0, 0.5, 1.0, 1.0]
+    frames = to_frames(np.array([[-9.0, 51.0], [270.0, 255.0]]))
+    assert frames.flatten().tolist() == pytest.approx([0.0, 0.2, 1.0, 1.0])
 
 
 def with_bad_pixel(value: float) -> np.ndarray:
@@ -86,7 +88,7 @@ def with_bad_pixel(value: float) -> np.ndarray:
     [
         (np.zeros((9, 3, 20, 3)), "auto", r"axis 1 or on axis 3; say layout='TCHW'"),
         (np.zeros((9, 20, 24, 5)), "auto", r"\(9, 20, 24, 5\) has 1, 3 or 4 channels on neither"),
-        (np.zeros((9, 2, 20, 24)), "TCHW", r"neither the C of TCHW"),
+        (np.zeros((9, 2, 20, 24)), "TCHW", r"4 channels not where TCHW says"),
         (np.zeros((9, 20, 24, 3)), "TCHW", r"\(9, 20, 24, 3\)"),
         (np.zeros((9, 20, 24)), "HWC", r"layout is 'HWC'; choose from auto, TCHW, THWC"),
         (np.zeros((2, 9, 3, 20, 24)), "auto", r"has 5 axes; give \(T, C, H, W\)"),
@@ -98,6 +100,8 @@ def with_bad_pixel(value: float) -> np.ndarray:
         (with_bad_pixel(-np.inf), "auto", r"frame 5 of 9"),
         (with_bad_pixel(-0.8), "auto", r"lie within -0.8 to 0; give float in \[0, 1\]"),
         (with_bad_pixel(4095.0), "auto", r"lie within 0 to 4095"),
+        ((TCHW / 255 - 0.45) / 0.225, "auto", r"lie within -2 to 2\.44"),
+        ("street.mp4", "auto", r"'street.mp4' is no clip but a path"),
     ],
 )
 def test_what_is_no_clip(clip: object, layout: str, said: str) -> None:
