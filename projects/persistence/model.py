@@ -23,6 +23,7 @@ from vidseg.modeling.meta_arch import Recorder, ResultPlace, VideoSession
 from .detections import Detections
 from .detector import BlobDetector
 from .explanation import AttentionRecorder
+from .layouts import open_clip
 from .losses import PersistenceCriterion, TokenTargets
 from .patches import extract_patches
 from .prediction import TokenPrediction
@@ -120,7 +121,7 @@ class ObjectPersistence(nn.Module):
 
         Args:
             samples: with ``detections`` and ``patches`` uint8 ``(N, 3, P, P)``, or with ``frames``
-                uint8 ``(T, 3, H, W)`` alone, in which the model then looks for blobs itself. In
+                ``(T, C, H, W)`` alone, see ``detect``, in which the model then finds the blobs. In
                 training also ``labels``, ``object_ids`` and ``durations`` ``(N,)``, and ``objects``
                 if there are object queries. ``tracks`` ``(N,)`` are computed if they are missing.
 
@@ -146,8 +147,13 @@ class ObjectPersistence(nn.Module):
         return self._predictions([self._read({**sample, **given})])[0]
 
     def detect(self, frames: Tensor) -> tuple[Detections, Tensor]:
-        """Finds the blobs of frames, uint8 ``(T, 3, H, W)``, and cuts out their patches."""
+        """Finds the blobs of frames and cuts out their patches.
+
+        Args:
+            frames: ``(T, C, H, W)`` of any type, range and channels that ``open_clip`` takes.
+        """
         detections = self.detector(frames, "TCHW")
+        frames = _as_bytes(frames)
         patches = extract_patches(frames, detections, side=self.patch, scaled=self.patch_scale)
         return detections, patches
 
@@ -255,6 +261,14 @@ class ObjectPersistence(nn.Module):
                 )
             )
         return predictions
+
+
+def _as_bytes(frames: Any) -> Tensor:
+    """Gives frames ``(T, C, H, W)`` as uint8 ``(T, 3, H, W)``, the form of patches."""
+    clip = open_clip(frames, "TCHW")
+    is_byte = clip.pixels.dtype == torch.uint8
+    pixels = clip.pixels if is_byte else (clip[:] * 255).round_().to(torch.uint8)
+    return pixels.expand(-1, 3, -1, -1)
 
 
 @dataclass

@@ -54,6 +54,14 @@ def test_samples_of_frames_alone_are_searched_for_blobs() -> None:
     again = model.predict(detections, patches, tracks=torch.arange(4))
     assert torch.equal(again.logits, prediction.logits)
     assert (again.tracks.tolist(), prediction.tracks.tolist()) == ([0, 1, 2, 3], [0, 0, 0, 0])
+    for same in (
+        frames[:, :1],
+        torch.cat([frames, frames[:, :1]], 1),
+        frames / 255,
+        frames.numpy(),
+    ):
+        (found,) = model([{"frames": same, "video_id": "v"}])
+        assert torch.equal(found.logits, prediction.logits)
     (nothing,) = model([{"frames": frames * 0, "video_id": "dark"}])
     assert len(nothing.logits) == 0
 
