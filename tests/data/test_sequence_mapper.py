@@ -187,6 +187,12 @@ def test_mapper_must_fit_the_records(cfg: CfgNode) -> None:
         build_test_loader(cfg, cfg.DATASETS.TEST[0])
 
 
+def test_values_of_a_mapper_are_checked_before_anything_is_read(cfg: CfgNode) -> None:
+    cfg.INPUT.SEQUENCE.NUM_FRAMES = -1
+    with pytest.raises(ConfigError, match=r"INPUT\.SEQUENCE\.NUM_FRAMES is -1"):
+        check_mappers(cfg)
+
+
 def test_frames_are_not_read_as_features(cfg: CfgNode, small_set: Any) -> None:
     cfg.DATASETS.TRAIN = (str(small_set.path),)
     with pytest.raises(ConfigError, match=r"'sequence' reads features, but .*use e\.g\. 'video_"):

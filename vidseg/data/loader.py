@@ -201,15 +201,19 @@ def check_num_classes(cfg: Any, name: str) -> None:
 
 
 def check_mappers(cfg: Any) -> None:
-    """Checks that every data set has a mapper that can read its records.
+    """Checks that every data set has a mapper that can read its records and takes its settings.
 
     Raises:
-        ConfigError: if a set holds features and its mapper reads frames, or the other way round.
+        ConfigError: if a set holds features and its mapper reads frames, or the other way round; or
+            if a value is out of range.
     """
     for setting in _train_settings(cfg) if cfg.DATASETS.TRAIN else ():
         _check_kind(setting.name, setting.kind, "DATASET_TYPE")
+        build_mapper(cfg, setting.kind, is_train=True)
     for name in cfg.DATASETS.TEST:
-        _check_kind(name, test_mapper_kind(cfg, name), "DATASET_TYPE_TEST")
+        kind = test_mapper_kind(cfg, name)
+        _check_kind(name, kind, "DATASET_TYPE_TEST")
+        build_mapper(cfg, kind, is_train=False)
 
 
 def _check_kind(name: str, kind: str, key: str) -> None:
