@@ -91,7 +91,7 @@ def test_full_disk_is_told_and_loses_nothing(
 ) -> None:
     store[1] = "one"
 
-    def full(path: Path, write: Any) -> None:
+    def full(path: Path, write: Any, *, durable: bool) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("vidseg.evaluation.result_store.write_atomically", full)
