@@ -3,6 +3,8 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -77,6 +79,28 @@ def test_small_tensors_come_without_files(cfg) -> None:
         sample["3"] += 1  # as any other tensor
         assert sample["large"].sum() == 1 << 18
         assert sample["half"].dtype == torch.bfloat16
+
+
+KILLED = """
+import os, signal, torch
+from vidseg.data.sample_loader import SampleLoader
+from vidseg.data.sources import Source
+class Parts(Source):
+    def make(self, item):
+        return {str(n): torch.zeros(2000) for n in range(40)}  # more than a pipe holds
+batches = iter(SampleLoader(Parts(), lambda: ([n] for n in range(100)), num_workers=2))
+next(batches)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills as POSIX systems do")
+def test_workers_end_with_a_killed_process() -> None:
+    """They hold its output open, so that who waits for the end of that would wait for them."""
+    words = [sys.executable, "-c", KILLED]
+    done = subprocess.run(words, capture_output=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ _logger = logging.getLogger(__name__)
 # After which a loader process that gives nothing counts as hung, e.g. on a network disk.
 _PATIENCE_SECONDS = 1200.0
 _LOOK_SECONDS = 5  # between two looks at loader processes that give nothing
-_SMALL_BYTES = 1 << 17  # of a tensor that a pipe brings sooner than shared memory does
+_SMALL_BYTES = 1 << 17  # of a tensor that is copied sooner than it gets a file of its own
 
 
 class WorkerError(ResourceError):
@@ -120,8 +120,10 @@ class SampleLoader:
         started = time.monotonic()
         while True:
             try:
-                batch: list[Any] | bytes = next(loaded)
-                return pickle.loads(batch) if isinstance(batch, bytes) else batch
+                batch: list[Any] | torch.Tensor = next(loaded)
+                return (
+                    pickle.loads(batch.numpy().data) if isinstance(batch, torch.Tensor) else batch
+                )
             except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
                 fate = "died"
                 if "DataLoader timed out" in str(error):
@@ -171,11 +173,15 @@ class _BatchPickler(ForkingPickler):
         return torch.from_numpy, (array,)
 
 
-def _pack(samples: list[Any]) -> bytes:
-    """Pickles a batch for the main process."""
+def _pack(samples: list[Any]) -> torch.Tensor:
+    """Pickles a batch for the main process, as bytes that take one file of shared memory.
+
+    Through the pipe goes but the name of that file. A pipe that is full blocks a worker for good,
+    the end of its process included, once a killed main process no longer reads.
+    """
     buffer = io.BytesIO()
     _BatchPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(samples)
-    return buffer.getvalue()
+    return torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
 
 
 def _start(loader: DataLoader[Any]) -> Iterator[Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
+import importlib
 import os
 import signal
 import sys
@@ -65,6 +67,8 @@ def process_group(device: torch.device) -> Iterator[None]:
         yield
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
+    # Optimizers import it later on, and it keeps the group that it finds then as a default.
+    importlib.import_module("torch.distributed.nn.functional")
     try:
         dist.init_process_group(backend, timeout=_TIMEOUT, **_rendezvous())
     except dist.DistError as error:
@@ -83,6 +87,9 @@ def process_group(device: torch.device) -> Iterator[None]:
             f"({_first_line(error)}); the same command goes on from the last checkpoint"
         ) from error
     finally:
+        # A group that anything still refers to keeps its threads, and one that runs while the
+        # interpreter ends may abort the process. A model in a cycle of references is enough.
+        gc.collect()
         dist.destroy_process_group()
 
 

@@ -208,10 +208,7 @@ def _run_stage(
         model = build_initial_model(cfg, weights)
         try:
             iteration = _train(stage, cfg, model)
-        except (
-            UserError,
-            Interrupted,
-        ):  # what went before is of use; a lost process is not waited for
+        except BaseException:  # a signal or a loss that is no number: what went before is of use
             _write_history(stage)
             raise
     metrics = directory.metrics(iteration)
