@@ -246,13 +246,16 @@ class _EncoderLayer(nn.Module):
 
 
 class _SummaryQuery(nn.Module):
-    """One learned query looks at the tokens of a clip."""
+    """One learned query looks at the tokens of a clip.
+
+    Without biases: they would add the same to the logits of all tokens, which the softmax drops.
+    """
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim, bias=False)
         self.query = nn.Parameter(torch.randn(num_heads, dim // num_heads))
-        self.key_proj = Linear(dim, dim)
+        self.key_proj = Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, rows: _Rows) -> Tensor:
         """Takes ``(R, C)`` to the attention ``(B, N)``, the mean over heads."""
