@@ -1,0 +1,20 @@
+"""Object discovery in video without labels: slots, masks and a reconstruction of every frame.
+
+Importing the package brings its config keys only; the submodules in ``COMPONENTS`` register data
+sets, mapper, model and evaluator when one is built, and the public classes come with the first use
+of a name.
+"""
+
+from __future__ import annotations
+
+from vidseg.plugins import lazy_exports
+
+from .config import add_config
+
+__all__ = ["COMPONENTS", "add_config"]
+
+COMPONENTS: tuple[str, ...] = ()
+
+_MODULES: dict[str, str] = {}
+
+__getattr__, __dir__ = lazy_exports(__name__, _MODULES)

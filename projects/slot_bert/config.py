@@ -1,0 +1,121 @@
+"""Config keys of slot_bert. The defaults are the published phase 1: single frames, MSE alone."""
+
+from __future__ import annotations
+
+from vidseg.config import CfgNode
+
+__all__ = ["add_config"]
+
+
+def add_config(cfg: CfgNode) -> None:
+    """Adds the keys of model, losses, clips and evaluation to ``cfg``."""
+    cfg.MODEL.SLOT_BERT = CfgNode()
+    _add_encoder(cfg.MODEL.SLOT_BERT)
+    _add_attention(cfg.MODEL.SLOT_BERT)
+    _add_decoder(cfg.MODEL.SLOT_BERT)
+    _add_transformer(cfg.MODEL.SLOT_BERT)
+    _add_losses(cfg.MODEL.SLOT_BERT)
+    _add_clips(cfg.INPUT)
+    _add_evaluation(cfg.TEST)
+
+
+def _add_encoder(parent: CfgNode) -> None:
+    parent.ENCODER = CfgNode()
+    node = parent.ENCODER
+    node.NAME = "conv"  # or a frozen backbone: timm/NAME, torchvision/NAME or of the registry
+    node.STRIDES = [2, 2, 2, 2]  # of the four blocks; their product is 2, 4, 8 or 16
+    node.CHANNELS = [48, 96, 192, 384]
+    node.NORM = "BN"  # or "GN", "none"
+    node.POSITION = "fourier"  # or "learned", "none"
+    node.POSITION_SIZE = [8, 8]  # tokens of the learned table
+    node.INPUT_DIFF = False  # three times the difference to the frame before as more channels
+
+
+def _add_attention(parent: CfgNode) -> None:
+    parent.ATTENTION = CfgNode()
+    node = parent.ATTENTION
+    node.NUM_SLOTS = 7
+    node.SLOT_DIM = 128
+    node.ITERS = 3
+    node.EVAL_ITERS = 0  # 0: as many as in training
+    node.HEADS = 1  # softmax jointly over heads and slots
+    node.MLP_RATIO = 4
+    node.TEMPERATURE = 1.0
+    node.IMPLICIT = False  # gradient through the last iteration alone
+    node.INIT = "random"  # or "gaussian", "learned", "boxes"
+    node.SIGMA = 1.0  # spread of the random slots at the start; small ones stay equal
+    node.SHARED_NOISE = False  # one draw for all frames of a clip
+    node.EVAL_SEED = 0  # of the random slots in evaluation
+    parent.TIME = CfgNode()
+    node = parent.TIME
+    node.MODE = "independent"  # or "recurrent": a frame starts from the slots of the one before
+    node.ITERS_NEXT = 1  # iterations of the later frames in recurrent mode
+    node.PREDICTOR = "none"  # or "transformer": a block over the slots between two frames
+    node.LINK = False  # reorder slots by mask and content after the fact, in evaluation
+
+
+def _add_decoder(parent: CfgNode) -> None:
+    parent.DECODER = CfgNode()
+    node = parent.DECODER
+    node.NAME = "broadcast"  # or "mlp", the fast one
+    node.SIZE = 128  # pixels of a side of the reconstruction
+    node.CHANNELS = 16  # width of the layers
+    node.SUBSAMPLE = 1.0  # share of the pixels that a training step decodes; mlp only
+    parent.COMPOSE = "attn"  # masks of the composition: or "decoder", "both"
+    parent.ATTN_REC = 0.3  # weight of the second reconstruction of "both"
+    parent.DETACH_DECODER = False  # the reconstruction trains the decoder alone
+    parent.MASK_SOURCE = "attn"  # masks of the segmentation: or "decoder", "product"
+
+
+def _add_transformer(parent: CfgNode) -> None:
+    parent.TRANSFORMER = CfgNode()
+    node = parent.TRANSFORMER
+    node.ENABLED = False
+    node.NUM_LAYERS = 3
+    node.NUM_HEADS = 4
+    node.FFN_RATIO = 4
+    node.AXIS = "time"  # or "factorised": every other layer over the slots of a frame; or "joint"
+    node.POSITION = "sinusoidal"  # or "learned", interpolated for other lengths
+    node.POSITION_LENGTH = 24  # frames of the learned table
+    node.SLOT_IDENTITY = False  # add a learned code of the slot
+    node.MASK_RATIO = 0.2  # of the frames, in training
+    node.MASK_UNIT = "frame"  # or "slot", "span", "last"
+    node.FILL = "interpolation"  # what stands for a masked slot beside the mask token; or "none"
+    node.WINDOW = 24  # frames read at once in evaluation
+    node.STRIDE = 12
+    node.WARMUP = 0.2  # share of the run that trains the transformer alone
+    node.ENCODER_LR = 0.3  # learning rate of the rest afterwards, relative
+
+
+def _add_losses(parent: CfgNode) -> None:
+    parent.LOSS = CfgNode()
+    node = parent.LOSS
+    node.RECONSTRUCTION = 1.0
+    node.ORTHOGONALITY = 0.0
+    node.ENTROPY = 0.0
+    node.COVERAGE = 0.0
+    node.APPEARANCE = 0.0
+    node.MASKED_SLOTS = 0.0  # of the temporal transformer: predict masked slots
+    node.TIME_CONTRAST = 0.0  # the same slot in the next frame against all of the batch
+    node.FRAME_CONTRAST = 0.0  # a slot against the others of its frame
+    node.MASKS = "attn"  # that entropy, coverage and appearance look at: or "decoder"
+    node.SCOPE = "frame"  # of the mean colours: or "clip"
+    node.POS_WEIGHT = 0.0  # of coordinates beside colours in the appearance
+    # Ramps [name, start, end, from, to] of the weights, in fractions of the run.
+    node.SCHEDULE = []
+
+
+def _add_clips(parent: CfgNode) -> None:
+    parent.SLOT_BERT = CfgNode()
+    node = parent.SLOT_BERT
+    node.SIZE = [128, 128]  # height and width that frames are reduced to; [0, 0] leaves them
+    node.NUM_FRAMES = 1  # of a training clip
+    node.FLIP = 0.5  # chance of a mirrored clip
+
+
+def _add_evaluation(parent: CfgNode) -> None:
+    parent.SLOT_BERT = CfgNode()
+    node = parent.SLOT_BERT
+    node.FIRST_FRAME = True  # score the first frame of a clip too
+    node.NUM_PICTURES = 2  # clips of each data set that are drawn
+    node.BASELINES = True  # k-means and the ceiling of the mask grid beside the model
