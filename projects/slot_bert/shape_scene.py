@@ -1,0 +1,177 @@
+"""What happens in a generated clip: turning, patterned shapes that bounce before a moving ground.
+
+Lengths are pixels and angles radians throughout; positions are (row, column), and a pixel lies
+where its indices say.
+
+Shapes: T frames.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = [
+    "CANVAS",
+    "PATTERNS",
+    "SHAPES",
+    "Background",
+    "MovingShape",
+    "Scene",
+    "draw_scene",
+    "follow_path",
+]
+
+CANVAS = 128
+"""Side of the frames in pixels."""
+
+SHAPES = ("disc", "square", "ellipse", "triangle", "cross")
+PATTERNS = ("stripes", "checker", "egg_box", "none")
+
+_NUM_OBJECTS = (3, 6)
+_RADIUS = (0.10, 0.19)  # of the canvas
+_SPEED = (0.5, 2.5)
+_SPIN = 0.12
+_PATTERN_FREQUENCY = (4.0, 9.0)  # radians per radius
+_OBJECT_SATURATION = _OBJECT_VALUE = (0.6, 1.0)
+
+_NUM_WAVES = 3
+_WAVE_PERIODS = (2.0, 8.0)  # per canvas
+_WAVE_AMPLITUDE = 0.067
+_CHANNEL_SCALE = (0.5, 1.0)
+_PAN = 0.5
+_GROUND_SATURATION = (0.0, 0.3)
+_GROUND_VALUE = (0.25, 0.65)
+
+
+@dataclass(frozen=True)
+class Background:
+    """Plane waves upon a colour.
+
+    Args:
+        color: ``(3,)`` RGB in [0, 1].
+        frequencies: ``(W, 2)`` radians per pixel, by row and by column.
+        phases: ``(W,)``.
+        amplitudes: ``(W, 3)`` of the channels.
+        pan: ``(2,)`` pixels per frame that it moves.
+    """
+
+    color: np.ndarray
+    frequencies: np.ndarray
+    phases: np.ndarray
+    amplitudes: np.ndarray
+    pan: np.ndarray
+
+
+@dataclass(frozen=True)
+class MovingShape:
+    """An object.
+
+    Args:
+        shape: one of ``SHAPES``.
+        radius: in pixels; how far it reaches depends on the shape.
+        color: ``(3,)`` RGB in [0, 1].
+        pattern: one of ``PATTERNS``.
+        frequency: of the pattern, radians per radius.
+        amplitude: of the pattern, the same on all channels.
+        centers: ``(T, 2)``.
+        angles: ``(T,)``.
+    """
+
+    shape: str
+    radius: float
+    color: np.ndarray
+    pattern: str
+    frequency: float
+    amplitude: float
+    centers: np.ndarray
+    angles: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Objects before a background; a later object covers an earlier one."""
+
+    background: Background
+    objects: tuple[MovingShape, ...]
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames T."""
+        return len(self.objects[0].centers)
+
+
+def draw_scene(rng: np.random.Generator, *, num_frames: int, amplitude: float) -> Scene:
+    """Draws a scene.
+
+    Args:
+        rng: source of all draws.
+        num_frames: T.
+        amplitude: of the patterns; 0.35 makes them as strong as the differences of colours.
+    """
+    background = _draw_background(rng)
+    count = int(rng.integers(_NUM_OBJECTS[0], _NUM_OBJECTS[1] + 1))
+    objects = [_draw_object(rng, num_frames, amplitude) for _ in range(count)]
+    return Scene(background, tuple(objects))
+
+
+def follow_path(
+    start: np.ndarray, velocity: np.ndarray, num_frames: int, margin: float
+) -> np.ndarray:
+    """Gives a straight path that bounces off walls at a distance from the borders.
+
+    Args:
+        start: ``(2,)``, between the walls.
+        velocity: ``(2,)``, per frame.
+        num_frames: T.
+        margin: distance of the walls.
+
+    Returns:
+        ``(T, 2)``.
+    """
+    length = CANVAS - 1 - 2 * margin
+    # Straight through mirrored copies of the canvas, folded back: a triangular wave.
+    phase = (start - margin + velocity * np.arange(num_frames)[:, None]) % (2 * length)
+    path: np.ndarray = margin + np.minimum(phase, 2 * length - phase)
+    return path
+
+
+def _draw_background(rng: np.random.Generator) -> Background:
+    periods = rng.uniform(*_WAVE_PERIODS, _NUM_WAVES)
+    direction = rng.uniform(0, 2 * np.pi, _NUM_WAVES)
+    unit = np.stack([np.sin(direction), np.cos(direction)], axis=1)
+    return Background(
+        color=_draw_color(rng, _GROUND_SATURATION, _GROUND_VALUE),
+        frequencies=2 * np.pi * periods[:, None] / CANVAS * unit,
+        phases=rng.uniform(0, 2 * np.pi, _NUM_WAVES),
+        amplitudes=_WAVE_AMPLITUDE * rng.uniform(*_CHANNEL_SCALE, (_NUM_WAVES, 3)),
+        pan=rng.uniform(-_PAN, _PAN, 2),
+    )
+
+
+def _draw_object(rng: np.random.Generator, num_frames: int, amplitude: float) -> MovingShape:
+    radius = float(rng.uniform(*_RADIUS) * CANVAS)
+    margin = radius / 2
+    direction = rng.uniform(0, 2 * np.pi)
+    velocity = rng.uniform(*_SPEED) * np.array([np.sin(direction), np.cos(direction)])
+    start = rng.uniform(margin, CANVAS - 1 - margin, 2)
+    angle, spin = rng.uniform(0, 2 * np.pi), rng.uniform(-_SPIN, _SPIN)
+    return MovingShape(
+        shape=SHAPES[rng.integers(len(SHAPES))],
+        radius=radius,
+        color=_draw_color(rng, _OBJECT_SATURATION, _OBJECT_VALUE),
+        pattern=PATTERNS[rng.integers(len(PATTERNS))],
+        frequency=float(rng.uniform(*_PATTERN_FREQUENCY)),
+        amplitude=amplitude,
+        centers=follow_path(start, velocity, num_frames, margin),
+        angles=angle + spin * np.arange(num_frames),
+    )
+
+
+def _draw_color(
+    rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]
+) -> np.ndarray:
+    hue = rng.uniform()
+    return np.array(colorsys.hsv_to_rgb(hue, rng.uniform(*saturation), rng.uniform(*value)))
