@@ -32,31 +32,30 @@ def render(scene: Scene, frames: Sequence[int]) -> tuple[np.ndarray, np.ndarray]
     Returns:
         uint8 ``(T, 3, S, S)`` RGB and int16 ``(T, S, S)``: 0 background, k the k-th object.
     """
-    pixels = np.empty((len(frames), 3, CANVAS, CANVAS), dtype=np.uint8)
+    canvas = _draw_background(scene.background, np.asarray(frames))
     labels = np.zeros((len(frames), CANVAS, CANVAS), dtype=np.int16)
     for place, frame in enumerate(frames):
-        canvas = _draw_background(scene.background, frame)
         for number, item in enumerate(scene.objects, start=1):
-            _draw_object(canvas, labels[place], item, frame, number)
-        canvas *= 255
-        canvas += 0.5
-        np.clip(canvas, 0, 255, out=canvas)
-        pixels[place] = canvas
-    return pixels, labels
+            _draw_object(canvas[place], labels[place], item, frame, number)
+    canvas *= 255
+    canvas += 0.5
+    np.clip(canvas, 0, 255, out=canvas)
+    return canvas.astype(np.uint8), labels
 
 
-def _draw_background(ground: Background, frame: int) -> np.ndarray:
-    """Gives float32 ``(3, S, S)``."""
-    moved = ground.phases - ground.frequencies @ (ground.pan * frame)
-    by_row = np.outer(ground.frequencies[:, 0], _GRID) + moved[:, None]
-    by_column = np.outer(ground.frequencies[:, 1], _GRID)
-    rows = np.concatenate([np.sin(by_row), np.cos(by_row), np.ones((1, CANVAS))]).T
-    columns = np.concatenate([np.cos(by_column), np.sin(by_column)])
-    weighted = np.tile(ground.amplitudes.T, 2)[:, :, None] * columns  # (3, 2W, S)
-    level = np.broadcast_to(ground.color[:, None, None], (3, 1, CANVAS))
-    factors = np.concatenate([weighted, level], axis=1)
-    waves: np.ndarray = rows.astype(np.float32) @ factors.astype(np.float32)
-    return waves
+def _draw_background(ground: Background, frames: np.ndarray) -> np.ndarray:
+    """Gives float32 ``(T, 3, S, S)``."""
+    moved = ground.phases - frames[:, None] * (ground.frequencies @ ground.pan)  # (T, W)
+    by_row = ground.frequencies[:, :1] * _GRID + moved[:, :, None]
+    by_column = ground.frequencies[:, 1:] * _GRID
+    waves = np.concatenate([np.sin(by_row), np.cos(by_row)], axis=1)  # (T, 2W, S)
+    weights = np.tile(ground.amplitudes, (2, 1)).T  # (3, 2W)
+    rows = waves.transpose(0, 2, 1)[:, None] * weights[:, None]  # (T, 3, S, 2W)
+    level = np.broadcast_to(ground.color[:, None, None], (*rows.shape[:3], 1))
+    left = np.concatenate([rows, level], axis=3).astype(np.float32)
+    right = np.concatenate([np.cos(by_column), np.sin(by_column), np.ones((1, CANVAS))])
+    flat: np.ndarray = left.reshape(-1, left.shape[3]) @ right.astype(np.float32)
+    return flat.reshape(len(frames), 3, CANVAS, CANVAS)
 
 
 def _draw_object(
