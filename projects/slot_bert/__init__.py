@@ -13,8 +13,13 @@ from .config import add_config
 
 __all__ = ["COMPONENTS", "add_config"]
 
-COMPONENTS: tuple[str, ...] = ()
+COMPONENTS: tuple[str, ...] = (
+    "data_sets",
+    "mapper",
+)
 
-_MODULES: dict[str, str] = {}
+_MODULES: dict[str, str] = {
+    "MovingShapes": "moving_shapes",
+}
 
 __getattr__, __dir__ = lazy_exports(__name__, _MODULES)

@@ -20,6 +20,7 @@ __all__ = [
     "Background",
     "MovingShape",
     "Scene",
+    "draw_hiding_scene",
     "draw_scene",
     "follow_path",
 ]
@@ -36,6 +37,13 @@ _SPEED = (0.5, 2.5)
 _SPIN = 0.12
 _PATTERN_FREQUENCY = (4.0, 9.0)  # radians per radius
 _OBJECT_SATURATION = _OBJECT_VALUE = (0.6, 1.0)
+
+_NUM_OTHERS = (1, 4)  # objects beside the two of which one passes behind the other
+_HIDER_RADIUS = (0.14, 0.16)
+_HIDDEN_RADIUS = (0.10, 0.11)
+_HIDDEN_SPEED = (1.5, 2.5)
+_HIDER_SHAPES = ("disc", "square")
+_ATTEMPTS = 50  # at a path that begins and ends beside the large object
 
 _NUM_WAVES = 3
 _WAVE_PERIODS = (2.0, 8.0)  # per canvas
@@ -117,15 +125,52 @@ def draw_scene(rng: np.random.Generator, *, num_frames: int, amplitude: float) -
     return Scene(background, tuple(objects))
 
 
+def draw_hiding_scene(rng: np.random.Generator, *, num_frames: int, amplitude: float) -> Scene:
+    """Draws a scene in which a small object disappears behind a large, slow one and comes back.
+
+    They are the last two objects, the large one in front of all.
+
+    Args:
+        rng: source of all draws.
+        num_frames: T; clips of less than about 20 frames may be too short to see it on both sides.
+        amplitude: of the patterns.
+    """
+    background = _draw_background(rng)
+    count = int(rng.integers(_NUM_OTHERS[0], _NUM_OTHERS[1] + 1))
+    objects = [_draw_object(rng, num_frames, amplitude) for _ in range(count)]
+    hider = _draw_object(
+        rng,
+        num_frames,
+        amplitude,
+        radii=_HIDER_RADIUS,
+        speeds=(_SPEED[0], _SPEED[0]),
+        shapes=_HIDER_SHAPES,
+    )
+    for _ in range(_ATTEMPTS):
+        meeting = int(rng.integers(num_frames // 3, num_frames - num_frames // 3))
+        hidden = _draw_object(
+            rng,
+            num_frames,
+            amplitude,
+            radii=_HIDDEN_RADIUS,
+            speeds=_HIDDEN_SPEED,
+            through=(meeting, hider.centers[meeting]),
+        )
+        distances = np.linalg.norm(hidden.centers - hider.centers, axis=1)
+        if distances[[0, -1]].min() > hidden.radius + hider.radius:
+            break
+    return Scene(background, (*objects, hidden, hider))
+
+
 def follow_path(
-    start: np.ndarray, velocity: np.ndarray, num_frames: int, margin: float
+    place: np.ndarray, velocity: np.ndarray, frames: np.ndarray, margin: float
 ) -> np.ndarray:
     """Gives a straight path that bounces off walls at a distance from the borders.
 
     Args:
-        start: ``(2,)``, between the walls.
-        velocity: ``(2,)``, per frame.
-        num_frames: T.
+        place: ``(2,)`` at frame 0, between the walls.
+        velocity: ``(2,)``, per frame, at frame 0.
+        frames: ``(T,)``, also before frame 0.
         margin: distance of the walls.
 
     Returns:
@@ -133,7 +178,7 @@ def follow_path(
     """
     length = CANVAS - 1 - 2 * margin
     # Straight through mirrored copies of the canvas, folded back: a triangular wave.
-    phase = (start - margin + velocity * np.arange(num_frames)[:, None]) % (2 * length)
+    phase = (place - margin + velocity * frames[:, None]) % (2 * length)
     path: np.ndarray = margin + np.minimum(phase, 2 * length - phase)
     return path
 
@@ -151,22 +196,34 @@ def _draw_background(rng: np.random.Generator) -> Background:
     )
 
 
-def _draw_object(rng: np.random.Generator, num_frames: int, amplitude: float) -> MovingShape:
-    radius = float(rng.uniform(*_RADIUS) * CANVAS)
+def _draw_object(
+    rng: np.random.Generator,
+    num_frames: int,
+    amplitude: float,
+    *,
+    radii: tuple[float, float] = _RADIUS,
+    speeds: tuple[float, float] = _SPEED,
+    shapes: tuple[str, ...] = SHAPES,
+    through: tuple[int, np.ndarray] | None = None,
+) -> MovingShape:
+    """Draws an object, on a path ``through`` a frame and place if they are given."""
+    radius = float(rng.uniform(*radii) * CANVAS)
     margin = radius / 2
     direction = rng.uniform(0, 2 * np.pi)
-    velocity = rng.uniform(*_SPEED) * np.array([np.sin(direction), np.cos(direction)])
+    velocity = rng.uniform(*speeds) * np.array([np.sin(direction), np.cos(direction)])
     start = rng.uniform(margin, CANVAS - 1 - margin, 2)
+    meeting, place = (0, start) if through is None else through
     angle, spin = rng.uniform(0, 2 * np.pi), rng.uniform(-_SPIN, _SPIN)
+    frames = np.arange(num_frames)
     return MovingShape(
-        shape=SHAPES[rng.integers(len(SHAPES))],
+        shape=shapes[rng.integers(len(shapes))],
         radius=radius,
         color=_draw_color(rng, _OBJECT_SATURATION, _OBJECT_VALUE),
         pattern=PATTERNS[rng.integers(len(PATTERNS))],
         frequency=float(rng.uniform(*_PATTERN_FREQUENCY)),
         amplitude=amplitude,
-        centers=follow_path(start, velocity, num_frames, margin),
-        angles=angle + spin * np.arange(num_frames),
+        centers=follow_path(place, velocity, frames - meeting, margin),
+        angles=angle + spin * frames,
     )
 
 
