@@ -20,6 +20,8 @@ COMPONENTS: tuple[str, ...] = (
 
 _MODULES: dict[str, str] = {
     "MovingShapes": "moving_shapes",
+    "grid_ceiling": "grid_ceiling",
+    "kmeans_labels": "kmeans_baseline",
 }
 
 __getattr__, __dir__ = lazy_exports(__name__, _MODULES)

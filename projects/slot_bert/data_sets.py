@@ -1,9 +1,9 @@
 """The generated data sets ``moving_shapes_<split>``.
 
 Splits are ``train`` and ``val``; ``hard_train`` and ``hard_val``, with strong patterns; and
-``hidden_val``, where an object passes behind another one and frames are dropped. A record says which
-clip is meant, and the mapper ``slot_clips`` draws it; ``INPUT.SLOT_BERT.MOVING_SHAPES`` says how
-long the clips are, how many there are to train on, and the seed.
+``hidden_val``, where an object passes behind another one and frames are dropped. A record says
+which clip is meant, and the mapper ``slot_clips`` draws it; ``INPUT.SLOT_BERT.MOVING_SHAPES`` says
+how long the clips are, how many there are to train on, and the seed.
 """
 
 from __future__ import annotations
