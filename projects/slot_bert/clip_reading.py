@@ -22,6 +22,7 @@ from vidseg.data.catalog import Record
 from vidseg.data.frame_files import read_image
 from vidseg.data.synthetic import cache_root
 from vidseg.data.transforms import Resize, nearest_indices
+from vidseg.data.video_folder import video_images
 from vidseg.errors import DataError
 from vidseg.files import write_atomically
 
@@ -74,8 +75,11 @@ def read_frames(record: Record, size: tuple[int, int]) -> Tensor:
 
 def _images(record: Record, size: tuple[int, int]) -> Iterator[np.ndarray]:
     resize = Resize((record["height"], record["width"]), size)
-    for index in range(len(record["file_names"])):
-        yield resize.image(read_image(record, index))
+    if "video_file" in record:
+        yield from map(resize.image, video_images(record))
+    else:
+        for index in range(len(record["file_names"])):
+            yield resize.image(read_image(record, index))
 
 
 def read_label_maps(record: Record, size: tuple[int, int]) -> Tensor | None:
@@ -172,11 +176,11 @@ class FrameCache:
 
 def _digest(record: Record, size: tuple[int, int]) -> str:
     described: list[object] = [size]
-    for name in record["file_names"]:
+    for name in record["file_names"] or [record["video_file"]]:
         try:
             stat = Path(name).stat()
         except OSError as error:
-            raise DataError(f"the frame {name} cannot be read: {error.strerror}") from None
+            raise DataError(f"{name} cannot be read: {error.strerror}") from None
         described.append([str(Path(name).absolute()), stat.st_size, stat.st_mtime_ns])
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:24]
 

@@ -189,7 +189,7 @@ def _input() -> CfgNode:
 
 def _datasets() -> CfgNode:
     node = CfgNode()
-    node.TRAIN = ()  # names in the catalog, paths of json files or of folders of features
+    node.TRAIN = ()  # names in the catalog, paths of json files or of folders of videos or features
     node.TEST = ()  # same
     node.DATASET_RATIO = [1.0]  # how often each of TRAIN is drawn, relative
     node.DATASET_NEED_MAP = [False]  # whether its classes go through the table to the last TRAIN

@@ -2,7 +2,7 @@
 
 A name stands for a function that reads the records, and for metadata (classes, files, evaluator).
 The published names and the embedded data sets are registered on the first lookup, those of projects
-when a name is unknown; the path of a json file or of a folder of features is a name too.
+when a name is unknown; the path of a json file or of a folder of videos or features is a name too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ __all__ = ["Catalog", "DatasetCatalog", "Metadata", "Record", "Records", "datase
 Record = dict[str, Any]
 """One video: ``file_names``, ``height``, ``width``, ``length``, ``video_id``, ``json_file`` and,
 where annotated, ``annotations``: per frame, a list of objects with contiguous ``category_id``. A
-generated video has no ``json_file``, its ``file_names`` are empty, and other keys tell its mapper
+video in one file has a ``video_file`` and no ``file_names``: see ``video_folder``. A generated
+video has no ``json_file``, its ``file_names`` are empty, and other keys tell its mapper
 what to make. Or one document, a sequence of feature vectors: see
 ``features.load_feature_index``."""
 
@@ -216,7 +217,8 @@ class Catalog:
 
         A json file lists videos, images or documents. The frames of videos lie in the folder that
         its key ``image_root`` names (relative to the file), else in ``JPEGImages/`` or ``images/``
-        beside it, else with it. A folder holds documents (see ``features``).
+        beside it, else with it. A folder holds videos without labels (see ``video_folder``), or
+        documents (see ``features``).
 
         Raises:
             DataError: if it is neither a known name nor an existing file or folder.
@@ -263,6 +265,7 @@ class Catalog:
 
     def _register_path(self, path: str) -> str:
         from .features import INDEX_NAME, FeatureFolder
+        from .video_folder import VideoFolder, holds_videos
         from .ytvis import JsonFile
 
         found = _existing_path(path)
@@ -272,8 +275,10 @@ class Catalog:
         name = str(found.resolve())
         if name in self._entries:
             return name
-        if found.is_dir():
-            index = Path(name, INDEX_NAME)
+        index = Path(name, INDEX_NAME)
+        if found.is_dir() and not index.is_file() and holds_videos(found):
+            self.register(name, VideoFolder(name), evaluator="", root=name)
+        elif found.is_dir():
             json_file = str(index) if index.is_file() else ""
             self.register(name, FeatureFolder(name), evaluator="", root=name, json_file=json_file)
         else:
@@ -287,7 +292,7 @@ class Catalog:
         return (
             f"DATASETS: no data set is called {name!r}; {hint}; "
             "or give the path of a json file (YouTube-VIS, COCO, an index of documents) or of a "
-            "folder of features"
+            "folder of videos or features"
         )
 
 

@@ -44,6 +44,11 @@ def read_image(record: Record, index: int) -> np.ndarray:
     Raises:
         DataError: as ``load_frames``.
     """
+    if "video_file" in record:
+        raise DataError(
+            f"{record['video_file']} is a video file, where this model reads pictures; extract its "
+            "frames to a folder"
+        )
     path = record["file_names"][index]
     try:
         with Image.open(path) as image:
