@@ -111,6 +111,7 @@ def _add_clips(parent: CfgNode) -> None:
     node.SIZE = [128, 128]  # height and width that frames are reduced to; [0, 0] leaves them
     node.NUM_FRAMES = 1  # of a training clip
     node.FLIP = 0.5  # chance of a mirrored clip
+    node.VERTICAL_FLIP = 0.0  # chance of one that is upside down
     node.MOVING_SHAPES = CfgNode()
     node.MOVING_SHAPES.SEED = 0  # another number gives other clips of the same kind
     node.MOVING_SHAPES.NUM_CLIPS = 500  # to train on

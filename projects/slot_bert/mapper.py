@@ -35,6 +35,7 @@ class ClipSampling:
     Args:
         num_frames: of a clip; a shorter video is taken whole.
         flip: chance of a mirrored clip.
+        vertical_flip: chance of one that is upside down.
 
     Raises:
         ConfigError: if one of them is out of its range.
@@ -42,6 +43,7 @@ class ClipSampling:
 
     num_frames: int = 1
     flip: float = 0.5
+    vertical_flip: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -49,14 +51,16 @@ class ClipSampling:
             raise ConfigError(
                 f"INPUT.SLOT_BERT.NUM_FRAMES is {self.num_frames}; give a positive number"
             )
-        if not 0 <= self.flip <= 1:
-            raise ConfigError(f"INPUT.SLOT_BERT.FLIP is {self.flip}; give a chance in [0, 1]")
+        for key, chance in (("FLIP", self.flip), ("VERTICAL_FLIP", self.vertical_flip)):
+            if not 0 <= chance <= 1:
+                raise ConfigError(f"INPUT.SLOT_BERT.{key} is {chance}; give a chance in [0, 1]")
 
-    def draw(self, length: int, rng: np.random.Generator) -> tuple[range, bool]:
-        """Draws the frames of a clip of a video, and whether it is mirrored."""
+    def draw(self, length: int, rng: np.random.Generator) -> tuple[range, list[int]]:
+        """Draws the frames of a clip of a video, and which axes of ``(T, 3, H, W)`` are turned."""
         count = min(self.num_frames, length)
         start = int(rng.integers(length - count + 1))
-        return range(start, start + count), bool(rng.random() < self.flip)
+        chances = rng.random(2) < (self.flip, self.vertical_flip)
+        return range(start, start + count), [axis for axis in (-1, -2) if chances[-1 - axis]]
 
 
 @DATASET_MAPPER_REGISTRY.register(name="slot_clips")
@@ -115,8 +119,9 @@ class SlotClipMapper:
     ) -> dict[str, Any]:
         """Gives the arguments of ``__init__``; there are no categories that could be mapped."""
         node = cfg.INPUT.SLOT_BERT
+        sampling = ClipSampling(node.NUM_FRAMES, node.FLIP, node.VERTICAL_FLIP)
         return {
-            "sampling": ClipSampling(node.NUM_FRAMES, node.FLIP) if is_train else None,
+            "sampling": sampling if is_train else None,
             "size": node.SIZE,
             "shape_seed": node.MOVING_SHAPES.SEED,
             "shape_frames": node.MOVING_SHAPES.NUM_FRAMES,
@@ -173,16 +178,16 @@ class SlotClipMapper:
         if self.sampling is None:
             return self._drawn(record) if "split" in record else self._read(record)
         if "split" in record:
-            indices, flipped = self.sampling.draw(self.shape_frames, rng)
+            indices, turned = self.sampling.draw(self.shape_frames, rng)
             frames = self._shapes(record).clip(record["index"], indices).frames
             frames, length = reduce_frames(frames, self._frame_size(record)), self.shape_frames
         else:
             video = self._cache.open(record)
             length = len(video)
-            indices, flipped = self.sampling.draw(length, rng)
+            indices, turned = self.sampling.draw(length, rng)
             pixels = np.ascontiguousarray(video[indices.start : indices.stop].transpose(0, 3, 1, 2))
             frames = torch.from_numpy(pixels)
-        return _sample(record, frames.flip(-1) if flipped else frames, indices, length)
+        return _sample(record, frames.flip(turned), indices, length)
 
     def _drawn(self, record: Record) -> Sample:
         clip = self._shapes(record).clip(record["index"])
