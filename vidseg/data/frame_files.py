@@ -44,11 +44,8 @@ def read_image(record: Record, index: int) -> np.ndarray:
     Raises:
         DataError: as ``load_frames``.
     """
-    if "video_file" in record:
-        raise DataError(
-            f"{record['video_file']} is a video file, where this model reads pictures; extract its "
-            "frames to a folder"
-        )
+    if not record["file_names"]:
+        raise DataError(_no_pictures(record))
     path = record["file_names"][index]
     try:
         with Image.open(path) as image:
@@ -70,6 +67,17 @@ def read_image(record: Record, index: int) -> np.ndarray:
 def to_tensor(frames: Sequence[np.ndarray]) -> Tensor:
     """Stacks uint8 images to ``(T, 3, H, W)``."""
     return torch.from_numpy(np.ascontiguousarray(np.stack(frames).transpose(0, 3, 1, 2)))
+
+
+def _no_pictures(record: Record) -> str:
+    if "video_file" in record:
+        where, remedy = f" ({record['video_file']})", "extract its frames to a folder, or "
+    else:
+        where, remedy = "", ""
+    return (
+        f"video {record['video_id']}{where} has no pictures to read; {remedy}name a mapper of its "
+        "kind in DATASETS.DATASET_TYPE and DATASETS.DATASET_TYPE_TEST"
+    )
 
 
 def _origin(record: Record, index: int) -> str:
