@@ -90,8 +90,8 @@ def read_label_maps(record: Record, size: tuple[int, int]) -> Tensor | None:
         size: (H, W) of the maps.
 
     Returns:
-        int16 ``(T, H, W)``: 0 background, k the k-th object by its id, -1 a crowd, which is not to
-        be counted; where two objects are annotated, the smaller one. None if nothing is annotated.
+        int16 ``(T, H, W)``: 0 background, k the k-th object by its id, -1 not to be counted: a
+        crowd, or more than one object. None if nothing is annotated.
 
     Raises:
         DataError: if a mask cannot be read.
@@ -103,10 +103,10 @@ def read_label_maps(record: Record, size: tuple[int, int]) -> Tensor | None:
     maps = np.zeros((record["length"], *size), dtype=np.int16)
     rows, columns = map(nearest_indices, (record["height"], record["width"]), size)
     for place, frame in enumerate(record["annotations"]):
-        masks = [(_mask(record, item), item) for item in frame]
-        for mask, item in sorted(masks, key=lambda pair: -pair[0].sum()):
-            seen = mask[np.ix_(rows, columns)]
-            maps[place][seen] = -1 if item["iscrowd"] else numbers[item["id"]]
+        for item in frame:
+            seen = _mask(record, item)[np.ix_(rows, columns)]
+            number = -1 if item["iscrowd"] else numbers[item["id"]]
+            maps[place][seen] = np.where(maps[place][seen] == 0, number, -1)
     return torch.from_numpy(maps)
 
 
