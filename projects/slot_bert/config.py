@@ -124,3 +124,4 @@ def _add_evaluation(parent: CfgNode) -> None:
     node.FIRST_FRAME = True  # score the first frame of a clip too
     node.NUM_PICTURES = 2  # clips of each data set that are drawn
     node.BASELINES = True  # k-means and the ceiling of the mask grid beside the model
+    node.BOOTSTRAP = 1000  # resamplings of the clips behind the intervals; 0 for none
