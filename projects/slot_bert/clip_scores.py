@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from vidseg.errors import DataError, UserError
 from vidseg.evaluation.discovery import Share, psnr, score_segments, used_segments
+from vidseg.evaluation.merged_discovery import merged_shares
+from vidseg.evaluation.region_boundary import region_boundary_shares
 
 from .baselines import CEILING, ceiling_shares, kmeans_shares
 from .clips_input import to_video
@@ -68,6 +70,7 @@ def score_clip(
     scores = {MODEL: model}
     if labels is not None:
         model |= score_segments(labels, segments, first_frame=first_frame)
+        model |= _other_protocols(labels, segments, first_frame)
         if with_baselines:
             scores |= kmeans_shares(video, labels, num_slots, first_frame=first_frame)
             grid = _mask_grid(prediction, mask_source)
@@ -120,6 +123,16 @@ def _slot_shares(prediction: Mapping[str, Tensor], segments: NDArray[Any]) -> Sh
         signs = collapse_figures(prediction["attn"].flatten(-2), prediction["slots"])
         shares |= {f"slots/{name}": (float(value), 1.0) for name, value in signs.items()}
     return shares | {"slots/used_slots": (used_segments(segments), 1.0)}
+
+
+def _other_protocols(labels: NDArray[Any], segments: NDArray[Any], first_frame: bool) -> Shares:
+    """Gives J&F in percent, and the figures of SOLV's protocol."""
+    start = 0 if first_frame else 1
+    labels, segments = labels[start:], segments[start:]
+    fits = region_boundary_shares(labels, segments)
+    shares: Shares = {f"video/{name}": (100 * x, count) for name, (x, count) in fits.items()}
+    merged = merged_shares(labels, segments)
+    return shares | {f"solv/{name}": share for name, share in merged.items()}
 
 
 def _mask_grid(prediction: Mapping[str, Tensor], mask_source: str) -> tuple[int, int] | None:

@@ -29,7 +29,7 @@ __all__ = ["SlotDiscoveryEvaluator"]
 logger = logging.getLogger(__name__)
 
 _PICTURED = "pictured"
-_GROUPS = ("video", "image", "identity", "reconstruction", "slots", "dropped")
+_GROUPS = ("video", "image", "identity", "solv", "reconstruction", "slots", "dropped")
 
 
 @EVALUATOR_REGISTRY.register(name="slot_discovery")
@@ -39,8 +39,8 @@ class SlotDiscoveryEvaluator(Evaluator):
     Files in ``output_dir``: ``metrics.json`` (flat), ``report.md`` (tables, with intervals),
     ``per_video.csv``, and pictures of the first clips.
 
-    All shares (FG-ARI, mBO, mIoU, identity) are fractions, as papers on slots give them; J&F is
-    percent; PSNR is dB.
+    All shares (FG-ARI, mBO, mIoU, identity) are fractions, as papers on slots give them; J, F and
+    J&F are percent; PSNR is dB.
 
     Args:
         output_dir: where the files go; created when they are written.
@@ -134,9 +134,9 @@ class SlotDiscoveryEvaluator(Evaluator):
     def score(self, results: Mapping[Any, Any]) -> Metrics:
         """Writes the files and gives the metrics by group.
 
-        ``video``, ``image``, ``identity`` and ``baselines`` if there is truth, ``reconstruction``
-        and ``slots`` if the model tells of them, ``dropped`` if frames were dropped. What is
-        undefined is nan.
+        ``video``, ``image``, ``identity``, ``solv`` (see ``merged_shares``) and ``baselines`` if
+        there is truth, ``reconstruction`` and ``slots`` if the model tells of them, ``dropped`` if
+        frames were dropped. What is undefined is nan.
         """
         split = SplitScores({name: result["scores"] for name, result in results.items()})
         figures = split.figures(self._num_resamples)

@@ -121,6 +121,11 @@ def _segment_section(report: Report) -> str:
         f"counted as 1 they would make it {_cell(figures[MODEL], 'video/FG-ARI_empty_is_1')} "
         f"(video) and {_cell(figures[MODEL], 'image/FG-ARI_empty_is_1')} (image)."
     )
+    text += (
+        f"\n\nBy other protocols: J&F {_cell(figures[MODEL], 'video/J&F', digits=1)} % (DAVIS, "
+        f"unsupervised); mIoU {_cell(figures[MODEL], 'solv/mIoU')} and FG-ARI "
+        f"{_cell(figures[MODEL], 'solv/FG-ARI')} (SOLV: slots without an object are background)."
+    )
     margins = [
         f"- video FG-ARI above {_METHODS[method]}: {_cell(figures[MODEL], name, True)}"
         for method in report.split.methods[1:]
