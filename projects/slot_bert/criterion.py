@@ -1,0 +1,272 @@
+"""The weighted losses of a batch, each counted as far as the run has come.
+
+Shapes: B clips, T frames, M = B T, K slots, Ds slot width, h x w token grid, R decode size; P
+positions: R x R or some of them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vidseg.config import CfgNode
+from vidseg.errors import ConfigError
+
+from .appearance import SCOPES, appearance_loss
+from .composition import COMPOSITIONS, compose, decoder_masks, resize_maps, without_hidden
+from .loss_schedule import LossSchedule
+from .losses import (
+    coverage_loss,
+    distillation_loss,
+    entropy_loss,
+    frame_contrast,
+    masked_slot_loss,
+    orthogonality_loss,
+    time_contrast,
+)
+from .positions import cell_centres
+
+__all__ = ["LOSSES", "LOSS_MASKS", "SlotCriterion", "SlotOutputs"]
+
+LOSSES = (
+    "RECONSTRUCTION",
+    "ORTHOGONALITY",
+    "ENTROPY",
+    "COVERAGE",
+    "APPEARANCE",
+    "DISTILLATION",
+    "MASKED_SLOTS",
+    "TIME_CONTRAST",
+    "FRAME_CONTRAST",
+)
+LOSS_MASKS = ("attn", "decoder")
+
+_KEY = "MODEL.SLOT_BERT"
+_OF_MASKS = ("ENTROPY", "COVERAGE", "APPEARANCE")
+
+
+@dataclass
+class SlotOutputs:
+    """What a training step computed.
+
+    Attributes:
+        slots: ``(B, T, K, Ds)``, final.
+        slots_corrected: ``(B, T, K, Ds)``, straight out of slot attention.
+        attn: ``(B, T, K, h, w)``, sum 1 over K.
+        rgb: ``(M, K, 3, P)`` or ``(M, K, 3, R, R)``, what the slots draw; None if nothing reads it.
+        logits: ``(M, K, P)`` or ``(M, K, R, R)``, mask logits of the decoder, None with ``rgb``.
+        size: R.
+        index: int64 ``(P,)``, which pixels of R x R were decoded; None for all.
+        hidden: bool ``(B, T, K)``, entries that the temporal transformer had to predict; None for
+            nothing.
+    """
+
+    slots: Tensor
+    slots_corrected: Tensor
+    attn: Tensor
+    rgb: Tensor | None = None
+    logits: Tensor | None = None
+    size: int = 0
+    index: Tensor | None = None
+    hidden: Tensor | None = None
+
+
+class SlotCriterion(nn.Module):
+    """Weighs the losses of slots, masks and reconstruction.
+
+    Args:
+        weights: of :data:`LOSSES`; those left out are 0, and what weighs 0 is not computed.
+        ramps: see :class:`LossSchedule`.
+        compose: masks of the reconstruction: ``"attn"``, ``"decoder"`` or ``"both"``.
+        attn_weight: of the reconstruction by attention in ``"both"``.
+        detach_decoder: let the reconstruction give attention no gradient. The slots that are drawn
+            must be detached by the caller.
+        masks: ``"attn"`` at the token grid or ``"decoder"``: what entropy, coverage and appearance
+            look at.
+        scope: of the mean colours, ``"frame"`` or ``"clip"``.
+        pos_weight: of coordinates beside colours.
+
+    Raises:
+        ValueError: for an unknown name or a negative weight.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, float],
+        *,
+        ramps: Sequence[Sequence[str | float]] = (),
+        compose: str = "attn",
+        attn_weight: float = 0.3,
+        detach_decoder: bool = False,
+        masks: str = "attn",
+        scope: str = "frame",
+        pos_weight: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for value, choices in ((compose, COMPOSITIONS), (masks, LOSS_MASKS), (scope, SCOPES)):
+            if value not in choices:
+                raise ValueError(f"{value!r} is none of {', '.join(choices)}")
+        unknown = set(weights) - set(LOSSES)
+        if unknown:
+            raise ValueError(f"there is no loss {sorted(unknown)[0]!r} among {', '.join(LOSSES)}")
+        self.schedule = LossSchedule(dict.fromkeys(LOSSES, 0.0) | dict(weights), ramps)
+        self.compose, self.attn_weight = compose, attn_weight
+        self.detach_decoder = detach_decoder
+        self.masks, self.scope, self.pos_weight = masks, scope, pos_weight
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> SlotCriterion:
+        """Reads ``MODEL.SLOT_BERT``.
+
+        Raises:
+            ConfigError: if a value is out of range, names the key.
+        """
+        node = cfg.MODEL.SLOT_BERT
+        arguments: dict[str, Any] = {
+            "ramps": node.LOSS.SCHEDULE,
+            "compose": node.COMPOSE,
+            "attn_weight": node.ATTN_REC,
+            "detach_decoder": node.DETACH_DECODER,
+            "masks": node.LOSS.MASKS,
+            "scope": node.LOSS.SCOPE,
+            "pos_weight": node.LOSS.POS_WEIGHT,
+        }
+        try:
+            return cls({name: node.LOSS[name] for name in LOSSES}, **arguments)
+        except ValueError as error:
+            raise ConfigError(f"{_KEY}.LOSS, COMPOSE: {error}") from error
+
+    def draws(self, progress: float) -> bool:
+        """Tells whether a loss reads what the decoder draws, at a fraction of the run."""
+        weights = self.schedule.at(progress)
+        reads_masks = self.masks == "decoder" and any(weights[name] > 0 for name in _OF_MASKS)
+        return reads_masks or weights["RECONSTRUCTION"] > 0 or weights["DISTILLATION"] > 0
+
+    def forward(
+        self, outputs: SlotOutputs, video: Tensor, progress: float
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Gives the losses that count now, and figures for the log.
+
+        Args:
+            outputs: of the model.
+            video: ``(B, T, 3, H, W)`` in [0, 1], of the size that the encoder saw.
+            progress: fraction of the run that is done.
+
+        Returns:
+            The weighted losses by name, ``loss_appearance`` for example, and without gradients
+            ``unweighted/appearance`` and ``weight/appearance``.
+        """
+        batch = _Batch(outputs, video, self.detach_decoder)
+        terms = self._terms(batch)
+        losses, figures = {}, {}
+        for key, weight in self.schedule.at(progress).items():
+            if weight > 0:
+                value, name = terms[key](), key.lower()
+                losses[f"loss_{name}"] = weight * value
+                figures[f"unweighted/{name}"] = value.detach()
+                figures[f"weight/{name}"] = value.new_tensor(weight)
+        return losses, figures
+
+    def _terms(self, batch: _Batch) -> dict[str, Callable[[], Tensor]]:
+        o = batch.outputs
+        return {
+            "RECONSTRUCTION": lambda: self._reconstruction(batch),
+            "ORTHOGONALITY": lambda: orthogonality_loss(o.slots),
+            "ENTROPY": lambda: entropy_loss(self._masks(batch)),
+            "COVERAGE": lambda: coverage_loss(self._masks(batch)),
+            "APPEARANCE": lambda: self._appearance(batch),
+            "DISTILLATION": lambda: distillation_loss(batch.logits, batch.attn),
+            "MASKED_SLOTS": lambda: _masked_slots(o),
+            "TIME_CONTRAST": lambda: time_contrast(o.slots_corrected),
+            "FRAME_CONTRAST": lambda: frame_contrast(o.slots),
+        }
+
+    def _reconstruction(self, batch: _Batch) -> Tensor:
+        total = batch.target.new_zeros(())
+        if self.compose != "attn":
+            total = total + F.mse_loss(compose(batch.rgb, batch.masks), batch.target)
+        if self.compose != "decoder":
+            masks = without_hidden(batch.attn, batch.masks, batch.hidden_frames)
+            share = self.attn_weight if self.compose == "both" else 1.0
+            total = total + share * F.mse_loss(compose(batch.rgb, masks), batch.target)
+        return total
+
+    def _masks(self, batch: _Batch) -> Tensor:
+        if self.masks == "attn":
+            return batch.outputs.attn.flatten(-2)
+        return batch.masks.unflatten(0, batch.video.shape[:2])
+
+    def _appearance(self, batch: _Batch) -> Tensor:
+        masks = self._masks(batch)
+        if self.masks == "attn":
+            size = (batch.outputs.attn.shape[-2], batch.outputs.attn.shape[-1])
+            colours = resize_maps(batch.video, size).flatten(-2)  # (B, T, 3, h*w)
+            index = None
+        else:
+            size, index = (batch.outputs.size, batch.outputs.size), batch.outputs.index
+            colours = batch.target.unflatten(0, batch.video.shape[:2])
+        loss = appearance_loss(masks, colours, scope=self.scope)
+        if not self.pos_weight:
+            return loss
+        places = cell_centres(*size, device=masks.device)  # (P, 2)
+        places = places if index is None else places[index]
+        return loss + self.pos_weight**2 * appearance_loss(masks, places.mT[None, None])
+
+
+class _Batch:
+    """Outputs and target of a step at the decoded positions, each computed when first read."""
+
+    def __init__(self, outputs: SlotOutputs, video: Tensor, detach_attn: bool) -> None:
+        self.outputs, self.video, self.detach_attn = outputs, video, detach_attn
+
+    @functools.cached_property
+    def rgb(self) -> Tensor:
+        """What slots draw, ``(M, K, 3, P)``."""
+        assert self.outputs.rgb is not None
+        return self.outputs.rgb.reshape(*self.outputs.rgb.shape[:3], -1)
+
+    @functools.cached_property
+    def logits(self) -> Tensor:
+        """Mask logits of the decoder, ``(M, K, P)``."""
+        assert self.outputs.logits is not None
+        return self.outputs.logits.reshape(*self.outputs.logits.shape[:2], -1)
+
+    @functools.cached_property
+    def masks(self) -> Tensor:
+        """Masks of the decoder, ``(M, K, P)``."""
+        return decoder_masks(self.logits)
+
+    @functools.cached_property
+    def attn(self) -> Tensor:
+        """Masks of attention, ``(M, K, P)``."""
+        attn = self.outputs.attn.detach() if self.detach_attn else self.outputs.attn
+        return self._at_pixels(attn.flatten(0, 1))
+
+    @functools.cached_property
+    def target(self) -> Tensor:
+        """The frames, ``(M, 3, P)``."""
+        return self._at_pixels(self.video.flatten(0, 1))
+
+    @property
+    def hidden_frames(self) -> Tensor | None:
+        """Frames of which anything was hidden, bool ``(M,)``."""
+        hidden = self.outputs.hidden
+        return None if hidden is None else hidden.any(-1).flatten()
+
+    def _at_pixels(self, maps: Tensor) -> Tensor:
+        size, index = self.outputs.size, self.outputs.index
+        flat = resize_maps(maps, (size, size)).flatten(-2)
+        return flat if index is None else flat[..., index]
+
+
+def _masked_slots(outputs: SlotOutputs) -> Tensor:
+    hidden = outputs.hidden
+    if hidden is None:
+        hidden = torch.zeros_like(outputs.slots[..., 0], dtype=torch.bool)
+    return masked_slot_loss(outputs.slots, outputs.slots_corrected, hidden)
