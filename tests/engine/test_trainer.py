@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from vidseg.data.sample_loader import WorkerError
 from vidseg.engine.batches import TrainingError, seed_iteration
 from vidseg.engine.ema import EmaHook
 from vidseg.engine.hooks import CheckpointHook
+from vidseg.engine.logging_hooks import LogHook
 from vidseg.engine.precision import Precision
 from vidseg.engine.trainer import Trainer
+from vidseg.engine.writers import METRICS_LINES, JsonLinesWriter
 from vidseg.errors import ConfigError, DataError
 from vidseg.solver import IterationSchedule
 
@@ -103,6 +106,28 @@ def test_samples_know_the_iteration() -> None:
 
     make_trainer(Watching(), max_iter=3).train()
     assert seen == [(0, 3), (1, 3), (2, 3)]
+
+
+class Figured(Linear):
+    """Gives a figure beside its loss: a large one, then one that is no number."""
+
+    def forward(self, samples: list[Sample]) -> dict[str, Tensor]:
+        figure = 100.0 if samples[0]["iteration"] < 3 else float("nan")
+        return {"error/worst": torch.tensor(figure), **super().forward(samples)}
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_figures_are_logged_and_not_minimised(accumulation: int, tmp_path: Path) -> None:
+    plain = make_trainer(accumulation=accumulation)
+    torch.manual_seed(0)
+    figured = make_trainer(Figured(), accumulation=accumulation)
+    figured.hooks.append(LogHook(1, lambda start: [JsonLinesWriter(tmp_path, start)]))
+    plain.train()
+    figured.train()
+    torch.testing.assert_close(weight(figured), weight(plain), atol=0, rtol=0)
+    assert figured.scalars.latest()["total_loss"] == plain.scalars.latest()["total_loss"]
+    lines = [json.loads(line) for line in (tmp_path / METRICS_LINES).read_text().splitlines()]
+    assert [line["error/worst"] for line in lines[:3]] == [100.0] * 3
 
 
 def test_bad_sample_is_named_and_skipped(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["SKIPPED", "ScalarHistory", "is_auxiliary", "is_loss"]
+__all__ = ["SKIPPED", "ScalarHistory", "is_auxiliary", "is_figure", "is_loss"]
 
 SKIPPED = "skipped_steps"
 """Steps of the whole run so far that were not finite; there is no such scalar before the first."""
@@ -22,7 +22,15 @@ _AUXILIARY = re.compile(r".*_\d+$")
 
 def is_loss(name: str) -> bool:
     """Tells whether a scalar of training is a part of the total loss."""
-    return name not in _NO_PART
+    return name not in _NO_PART and not is_figure(name)
+
+
+def is_figure(name: str) -> bool:
+    """Tells whether what a model gives in training is only logged, as ``slots/used``.
+
+    Such names have a slash. They are in the files of the writers and in no line of the log.
+    """
+    return "/" in name
 
 
 def is_auxiliary(name: str) -> bool:

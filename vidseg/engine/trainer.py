@@ -33,7 +33,7 @@ from .batches import (
 )
 from .hooks import Hook
 from .precision import Precision
-from .scalars import SKIPPED, ScalarHistory
+from .scalars import SKIPPED, ScalarHistory, is_figure
 from .signals import Interrupted, StopSignals
 
 __all__ = ["Trainer"]
@@ -45,7 +45,8 @@ class Trainer:
     """Minimises the losses of a model over the samples of a loader.
 
     Args:
-        model: ``model(list[sample])`` gives a flat dict of weighted losses in training mode.
+        model: ``model(list[sample])`` gives a flat dict of weighted losses in training mode, and
+            figures for the log (see :func:`vidseg.engine.scalars.is_figure`).
         optimizer: over the trainable parameters of the model.
         schedule: sets the learning rates of each iteration.
         make_loader: gives the stream of batches that starts at an iteration.
@@ -203,32 +204,41 @@ class Trainer:
             return
         if self._update(samples):
             self.num_nan_steps = 0
-        self.scalars.put({"total_loss": sum(losses.values()), **losses})
+        total = sum(value for name, value in losses.items() if not is_figure(name))
+        self.scalars.put({"total_loss": total, **losses})
 
     def _accumulate(self, samples: list[Sample]) -> dict[str, float] | None:
-        """Adds up the gradients of the batch; None if a loss is not finite."""
+        """Adds up the gradients of the batch; None if a loss is not finite.
+
+        Gives what the model gave, losses and figures, as means over the batch.
+        """
         sums: dict[str, float] = {}
         parts = split_batch(samples, self.accumulation)
         for index, part in enumerate(parts):
             with self._synchronised(last=index == len(parts) - 1):
                 with self.precision.autocast():
-                    losses = self._parallel(part)
-                names, values = list(losses), torch.stack([v.float() for v in losses.values()])
+                    outputs = self._parallel(part)
+                names = sorted(outputs, key=is_figure)  # losses first
+                values = torch.stack([outputs[name].float() for name in names])
+                losses = values[: len(names) - sum(map(is_figure, names))]
                 numbers = values.tolist()
-                finite = all(map(math.isfinite, numbers))
-                if not finite:
-                    bad = [n for n, v in zip(names, numbers, strict=True) if not math.isfinite(v)]
+                bad = [
+                    name
+                    for name, number in zip(names, numbers, strict=True)
+                    if not (is_figure(name) or math.isfinite(number))
+                ]
+                if bad:
                     logger.warning(
                         "iteration %d: %s not finite; the step is skipped. Samples: %s",
                         self.iteration,
                         ", ".join(bad),
                         self._describe_culprits(part),
                     )
-                if agree(not finite, self._device):
+                if agree(bool(bad), self._device):
                     return None
                 share = len(part) / len(samples)
-                if values.requires_grad:
-                    self.precision.backward(values.sum() * share)
+                if losses.requires_grad:
+                    self.precision.backward(losses.sum() * share)
             for name, number in zip(names, numbers, strict=True):
                 sums[name] = sums.get(name, 0.0) + number * share
         return sums
@@ -275,7 +285,7 @@ class Trainer:
             for sample in samples:
                 with torch.no_grad(), self.precision.autocast():
                     losses = self.model([sample])
-                if not all(bool(torch.isfinite(value)) for value in losses.values()):
+                if not all(bool(v.isfinite()) for name, v in losses.items() if not is_figure(name)):
                     culprits.append(sample)
         return "; ".join(map(describe_sample, culprits or samples))
 
