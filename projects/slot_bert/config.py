@@ -95,13 +95,15 @@ def _add_losses(parent: CfgNode) -> None:
     node.ENTROPY = 0.0
     node.COVERAGE = 0.0
     node.APPEARANCE = 0.0
+    node.FEATURES = 0.0  # reconstruction of frozen features
+    node.FEATURE_APPEARANCE = 0.0  # appearance in frozen features
     node.DISTILLATION = 0.0  # teach the masks of the decoder those of attention
     node.MASKED_SLOTS = 0.0  # of the temporal transformer: predict masked slots
     node.TIME_CONTRAST = 0.0  # the same slot in the next frame against all of the batch
     node.FRAME_CONTRAST = 0.0  # a slot against the others of its frame
     node.MASKS = "attn"  # that entropy, coverage and appearance look at: or "decoder"
-    node.SCOPE = "frame"  # of the mean colours: or "clip"
-    node.POS_WEIGHT = 0.0  # of coordinates beside colours in the appearance
+    node.SCOPE = "frame"  # of the mean colours and features: or "clip"
+    node.POS_WEIGHT = 0.0  # of coordinates beside colours or features in the appearance
     # Ramps [name, start, end, from, to] in fractions of the run, in the place of a weight above.
     node.SCHEDULE = []
 

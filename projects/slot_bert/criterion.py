@@ -40,6 +40,8 @@ LOSSES = (
     "ENTROPY",
     "COVERAGE",
     "APPEARANCE",
+    "FEATURES",
+    "FEATURE_APPEARANCE",
     "DISTILLATION",
     "MASKED_SLOTS",
     "TIME_CONTRAST",
@@ -48,7 +50,9 @@ LOSSES = (
 LOSS_MASKS = ("attn", "decoder")
 
 _KEY = "MODEL.SLOT_BERT"
-_OF_MASKS = ("ENTROPY", "COVERAGE", "APPEARANCE")
+_OF_MASKS = ("ENTROPY", "COVERAGE", "APPEARANCE", "FEATURE_APPEARANCE")
+_OF_DECODER = ("RECONSTRUCTION", "FEATURES", "DISTILLATION")
+_RGB = 3
 
 
 @dataclass
@@ -60,11 +64,13 @@ class SlotOutputs:
         slots_corrected: ``(B, T, K, Ds)``, straight out of slot attention.
         attn: ``(B, T, K, h, w)``, sum 1 over K.
         rgb: ``(M, K, 3, P)`` or ``(M, K, 3, R, R)``, what the slots draw; None if nothing reads it.
+            Channels after the third are the features that they draw.
         logits: ``(M, K, P)`` or ``(M, K, R, R)``, mask logits of the decoder, None with ``rgb``.
         size: R.
         index: int64 ``(P,)``, which pixels of R x R were decoded; None for all.
         hidden: bool ``(B, T, K)``, entries that the temporal transformer had to predict; None for
             nothing.
+        features: ``(B, T, C, h', w')``, frozen, of any grid; None if no loss reads them.
     """
 
     slots: Tensor
@@ -75,6 +81,7 @@ class SlotOutputs:
     size: int = 0
     index: Tensor | None = None
     hidden: Tensor | None = None
+    features: Tensor | None = None
 
 
 class SlotCriterion(nn.Module):
@@ -89,8 +96,8 @@ class SlotCriterion(nn.Module):
             must be detached by the caller.
         masks: ``"attn"`` at the token grid or ``"decoder"``: what entropy, coverage and appearance
             look at.
-        scope: of the mean colours, ``"frame"`` or ``"clip"``.
-        pos_weight: of coordinates beside colours.
+        scope: of the mean colours and features, ``"frame"`` or ``"clip"``.
+        pos_weight: of coordinates beside colours or features.
 
     Raises:
         ValueError: for an unknown name or a negative weight.
@@ -145,8 +152,18 @@ class SlotCriterion(nn.Module):
     def draws(self, progress: float) -> bool:
         """Tells whether a loss reads what the decoder draws, at a fraction of the run."""
         weights = self.schedule.at(progress)
-        reads_masks = self.masks == "decoder" and any(weights[name] > 0 for name in _OF_MASKS)
-        return reads_masks or weights["RECONSTRUCTION"] > 0 or weights["DISTILLATION"] > 0
+        names = (*_OF_DECODER, *_OF_MASKS) if self.masks == "decoder" else _OF_DECODER
+        return any(weights[name] > 0 for name in names)
+
+    @property
+    def draws_features(self) -> bool:
+        """Whether the decoder is to draw features beside colours."""
+        return self.schedule.is_used("FEATURES")
+
+    @property
+    def uses_features(self) -> bool:
+        """Whether a loss ever reads features of the frames."""
+        return self.draws_features or self.schedule.is_used("FEATURE_APPEARANCE")
 
     def forward(
         self, outputs: SlotOutputs, video: Tensor, progress: float
@@ -176,25 +193,31 @@ class SlotCriterion(nn.Module):
     def _terms(self, batch: _Batch) -> dict[str, Callable[[], Tensor]]:
         o = batch.outputs
         return {
-            "RECONSTRUCTION": lambda: self._reconstruction(batch),
+            "RECONSTRUCTION": lambda: self._reconstruction(batch, batch.rgb, batch.target),
             "ORTHOGONALITY": lambda: orthogonality_loss(o.slots),
             "ENTROPY": lambda: entropy_loss(self._masks(batch)),
             "COVERAGE": lambda: coverage_loss(self._masks(batch)),
-            "APPEARANCE": lambda: self._appearance(batch),
+            "APPEARANCE": lambda: self._appearance(batch, batch.video),
+            "FEATURES": lambda: self._reconstruction(
+                batch, batch.drawn_features, batch.at_pixels(batch.features.flatten(0, 1))
+            ),
+            "FEATURE_APPEARANCE": lambda: self._appearance(
+                batch, batch.features / batch.features.shape[2] ** 0.5
+            ),
             "DISTILLATION": lambda: distillation_loss(batch.logits, batch.attn),
             "MASKED_SLOTS": lambda: _masked_slots(o),
             "TIME_CONTRAST": lambda: time_contrast(o.slots_corrected),
             "FRAME_CONTRAST": lambda: frame_contrast(o.slots),
         }
 
-    def _reconstruction(self, batch: _Batch) -> Tensor:
-        total = batch.target.new_zeros(())
+    def _reconstruction(self, batch: _Batch, drawn: Tensor, target: Tensor) -> Tensor:
+        total = target.new_zeros(())
         if self.compose != "attn":
-            total = total + F.mse_loss(compose(batch.rgb, batch.masks), batch.target)
+            total = total + F.mse_loss(compose(drawn, batch.masks), target)
         if self.compose != "decoder":
             masks = without_hidden(batch.attn, batch.masks, batch.hidden_frames)
             share = self.attn_weight if self.compose == "both" else 1.0
-            total = total + share * F.mse_loss(compose(batch.rgb, masks), batch.target)
+            total = total + share * F.mse_loss(compose(drawn, masks), target)
         return total
 
     def _masks(self, batch: _Batch) -> Tensor:
@@ -202,16 +225,15 @@ class SlotCriterion(nn.Module):
             return batch.outputs.attn.flatten(-2)
         return batch.masks.unflatten(0, batch.video.shape[:2])
 
-    def _appearance(self, batch: _Batch) -> Tensor:
-        masks = self._masks(batch)
-        if self.masks == "attn":
-            size = (batch.outputs.attn.shape[-2], batch.outputs.attn.shape[-1])
-            colours = resize_maps(batch.video, size).flatten(-2)  # (B, T, 3, h*w)
-            index = None
-        else:
+    def _appearance(self, batch: _Batch, maps: Tensor) -> Tensor:
+        """Compares ``(B, T, C, H, W)`` and coordinates within masks."""
+        masks, index = self._masks(batch), None
+        size = (batch.outputs.attn.shape[-2], batch.outputs.attn.shape[-1])
+        if self.masks == "decoder":
             size, index = (batch.outputs.size, batch.outputs.size), batch.outputs.index
-            colours = batch.target.unflatten(0, batch.video.shape[:2])
-        loss = appearance_loss(masks, colours, scope=self.scope)
+        values = resize_maps(maps, size).flatten(-2)
+        values = values if index is None else values[..., index]
+        loss = appearance_loss(masks, values, scope=self.scope)
         if not self.pos_weight:
             return loss
         places = cell_centres(*size, device=masks.device)  # (P, 2)
@@ -225,11 +247,21 @@ class _Batch:
     def __init__(self, outputs: SlotOutputs, video: Tensor, detach_attn: bool) -> None:
         self.outputs, self.video, self.detach_attn = outputs, video, detach_attn
 
-    @functools.cached_property
+    @property
     def rgb(self) -> Tensor:
         """What slots draw, ``(M, K, 3, P)``."""
-        assert self.outputs.rgb is not None
-        return self.outputs.rgb.reshape(*self.outputs.rgb.shape[:3], -1)
+        return self._drawn[:, :, :_RGB]
+
+    @property
+    def drawn_features(self) -> Tensor:
+        """Features that slots draw, ``(M, K, C, P)``."""
+        return self._drawn[:, :, _RGB:]
+
+    @property
+    def features(self) -> Tensor:
+        """Features of the frames, ``(B, T, C, h', w')``."""
+        assert self.outputs.features is not None
+        return self.outputs.features
 
     @functools.cached_property
     def logits(self) -> Tensor:
@@ -246,12 +278,12 @@ class _Batch:
     def attn(self) -> Tensor:
         """Masks of attention, ``(M, K, P)``."""
         attn = self.outputs.attn.detach() if self.detach_attn else self.outputs.attn
-        return self._at_pixels(attn.flatten(0, 1))
+        return self.at_pixels(attn.flatten(0, 1))
 
     @functools.cached_property
     def target(self) -> Tensor:
         """The frames, ``(M, 3, P)``."""
-        return self._at_pixels(self.video.flatten(0, 1))
+        return self.at_pixels(self.video.flatten(0, 1))
 
     @property
     def hidden_frames(self) -> Tensor | None:
@@ -259,7 +291,13 @@ class _Batch:
         hidden = self.outputs.hidden
         return None if hidden is None else hidden.any(-1).flatten()
 
-    def _at_pixels(self, maps: Tensor) -> Tensor:
+    @functools.cached_property
+    def _drawn(self) -> Tensor:
+        assert self.outputs.rgb is not None
+        return self.outputs.rgb.reshape(*self.outputs.rgb.shape[:3], -1)
+
+    def at_pixels(self, maps: Tensor) -> Tensor:
+        """Gives maps ``(M, ..., H, W)`` at the decoded pixels, ``(M, ..., P)``."""
         size, index = self.outputs.size, self.outputs.index
         flat = resize_maps(maps, (size, size)).flatten(-2)
         return flat if index is None else flat[..., index]
