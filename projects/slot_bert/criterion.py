@@ -100,7 +100,7 @@ class SlotCriterion(nn.Module):
         pos_weight: of coordinates beside colours or features.
 
     Raises:
-        ValueError: for an unknown name or a negative weight.
+        ValueError: for an unknown name, a negative weight or settings that contradict each other.
     """
 
     def __init__(
@@ -126,6 +126,10 @@ class SlotCriterion(nn.Module):
         self.compose, self.attn_weight = compose, attn_weight
         self.detach_decoder = detach_decoder
         self.masks, self.scope, self.pos_weight = masks, scope, pos_weight
+        if masks == "decoder" and detach_decoder and any(map(self.schedule.is_used, _OF_MASKS)):
+            raise ValueError(
+                "MASKS decoder with DETACH_DECODER would shape the decoder alone; set MASKS attn"
+            )
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> SlotCriterion:
