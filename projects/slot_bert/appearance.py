@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["SCOPES", "appearance_loss"]
+__all__ = ["SCOPES", "appearance_loss", "position_loss", "weigh_luma"]
 
 SCOPES = ("frame", "clip")
 _EPS = 1e-6
@@ -46,3 +46,43 @@ def appearance_loss(masks: Tensor, features: Tensor, *, scope: str = "frame") ->
         explained = (sums.square().sum(-1) / (area + _EPS)).sum()
         count = masks.shape[0] * num_frames * masks.shape[-1]
         return features.square().sum(2).mean() - explained / count
+
+
+def position_loss(masks: Tensor, places: Tensor, *, background: float = 0.0) -> Tensor:
+    """Gives the mean squared distance of positions to the centres of the masks that claim them.
+
+    It is :func:`appearance_loss` of coordinates in every frame, except for a background.
+
+    Args:
+        masks: ``(B, T, K, P)``, sum 1 over K.
+        places: ``(P, 2)``, x and y.
+        background: if above 0, what a position costs that slot 0 claims, wherever it is. Without
+            such a slot the loss would cut the background into compact parts.
+
+    Returns:
+        A scalar in the square of the coordinates' unit.
+    """
+    with torch.autocast(masks.device.type, enabled=False):
+        masks, places = masks.float(), places.float()
+        num_positions = masks.shape[-1]
+        moments = torch.cat([places, places.square().sum(1, keepdim=True)], 1)  # (P, 3)
+        area = masks.sum(-1)  # (B, T, K)
+        sums = masks @ moments  # (B, T, K, 3)
+        spread = sums[..., 2] - sums[..., :2].square().sum(-1) / (area + _EPS)
+        if background:
+            spread = torch.cat([background * area[..., :1], spread[..., 1:]], -1)
+        return spread.sum(-1).mean() / num_positions
+
+
+def weigh_luma(colours: Tensor, luma: float) -> Tensor:
+    """Weighs the brightness of colours beside their chroma, which tells objects better.
+
+    Shading and patterns change brightness more than chroma.
+
+    Args:
+        colours: RGB ``(..., 3, P)``.
+        luma: weight of the mean of the channels; 1 leaves colours as they are.
+    """
+    if luma == 1:
+        return colours
+    return colours + (luma - 1) * colours.mean(-2, keepdim=True)

@@ -104,7 +104,11 @@ def _add_losses(parent: CfgNode) -> None:
     node.MASKS = "attn"  # that entropy, coverage and appearance look at: or "decoder"
     node.SCOPE = "frame"  # of the mean colours and features: or "clip"
     node.POS_WEIGHT = 0.0  # of coordinates beside colours or features in the appearance
-    # Ramps [name, start, end, from, to] in fractions of the run, in the place of a weight above.
+    node.LUMA = 1.0  # of brightness beside chroma in the appearance; 1 is plain RGB
+    # Above 0, slot 0 is the background: what its coordinates cost, wherever they are.
+    node.BACKGROUND = 0.0
+    # Ramps [name, start, end, from, to] in fractions of the run, in the place of a weight above,
+    # POS_WEIGHT among them.
     node.SCHEDULE = []
 
 

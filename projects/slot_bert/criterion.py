@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from vidseg.config import CfgNode
 from vidseg.errors import ConfigError
 
-from .appearance import SCOPES, appearance_loss
+from .appearance import SCOPES, appearance_loss, position_loss, weigh_luma
 from .composition import COMPOSITIONS, compose, decoder_masks, resize_maps, without_hidden
 from .loss_schedule import LossSchedule
 from .losses import (
@@ -52,6 +52,7 @@ LOSS_MASKS = ("attn", "decoder")
 _KEY = "MODEL.SLOT_BERT"
 _OF_MASKS = ("ENTROPY", "COVERAGE", "APPEARANCE", "FEATURE_APPEARANCE")
 _OF_DECODER = ("RECONSTRUCTION", "FEATURES", "DISTILLATION")
+_POS_WEIGHT = "POS_WEIGHT"
 _RGB = 3
 
 
@@ -97,7 +98,10 @@ class SlotCriterion(nn.Module):
         masks: ``"attn"`` at the token grid or ``"decoder"``: what entropy, coverage and appearance
             look at.
         scope: of the mean colours and features, ``"frame"`` or ``"clip"``.
-        pos_weight: of coordinates beside colours or features.
+        pos_weight: of coordinates beside colours or features; it can have ramps, too.
+        luma: of brightness beside chroma in the appearance; 1 compares RGB as it is.
+        background: if above 0, slot 0 is the background: its positions cost this much, wherever
+            they are.
 
     Raises:
         ValueError: for an unknown name, a negative weight or settings that contradict each other.
@@ -114,6 +118,8 @@ class SlotCriterion(nn.Module):
         masks: str = "attn",
         scope: str = "frame",
         pos_weight: float = 0.0,
+        luma: float = 1.0,
+        background: float = 0.0,
     ) -> None:
         super().__init__()
         for value, choices in ((compose, COMPOSITIONS), (masks, LOSS_MASKS), (scope, SCOPES)):
@@ -122,10 +128,16 @@ class SlotCriterion(nn.Module):
         unknown = set(weights) - set(LOSSES)
         if unknown:
             raise ValueError(f"there is no loss {sorted(unknown)[0]!r} among {', '.join(LOSSES)}")
-        self.schedule = LossSchedule(dict.fromkeys(LOSSES, 0.0) | dict(weights), ramps)
+        if luma < 0 or background < 0:
+            raise ValueError(f"LUMA {luma} and BACKGROUND {background} cannot be negative")
+        constant = dict.fromkeys(LOSSES, 0.0) | dict(weights) | {_POS_WEIGHT: pos_weight}
+        self.schedule = LossSchedule(constant, ramps)
+        if not any(map(self.schedule.is_used, LOSSES)):
+            raise ValueError(f"every weight is 0; set one of {', '.join(LOSSES)}")
         self.compose, self.attn_weight = compose, attn_weight
         self.detach_decoder = detach_decoder
-        self.masks, self.scope, self.pos_weight = masks, scope, pos_weight
+        self.masks, self.scope = masks, scope
+        self.luma, self.background = luma, background
         if masks == "decoder" and detach_decoder and any(map(self.schedule.is_used, _OF_MASKS)):
             raise ValueError(
                 "MASKS decoder with DETACH_DECODER would shape the decoder alone; set MASKS attn"
@@ -147,7 +159,14 @@ class SlotCriterion(nn.Module):
             "masks": node.LOSS.MASKS,
             "scope": node.LOSS.SCOPE,
             "pos_weight": node.LOSS.POS_WEIGHT,
+            "luma": node.LOSS.LUMA,
+            "background": node.LOSS.BACKGROUND,
         }
+        if node.LOSS.BACKGROUND and node.ATTENTION.INIT != "learned":
+            raise ConfigError(
+                f"{_KEY}.LOSS.BACKGROUND makes slot 0 the background, but with ATTENTION.INIT "
+                f"{node.ATTENTION.INIT} any slot may be the first; set INIT learned or BACKGROUND 0"
+            )
         try:
             return cls({name: node.LOSS[name] for name in LOSSES}, **arguments)
         except ValueError as error:
@@ -180,33 +199,42 @@ class SlotCriterion(nn.Module):
             progress: fraction of the run that is done.
 
         Returns:
-            The weighted losses by name, ``loss_appearance`` for example, and without gradients
-            ``unweighted/appearance`` and ``weight/appearance``.
+            The weighted losses by name, ``loss_appearance`` for example, or ``loss_idle``, 0, where
+            none counts yet. And without gradients ``unweighted/appearance`` and
+            ``weight/appearance``.
         """
         batch = _Batch(outputs, video, self.detach_decoder)
-        terms = self._terms(batch)
+        weights = self.schedule.at(progress)
+        terms = self._terms(batch, weights[_POS_WEIGHT])
         losses, figures = {}, {}
-        for key, weight in self.schedule.at(progress).items():
+        for key, weight in weights.items():
             if weight > 0:
-                value, name = terms[key](), key.lower()
-                losses[f"loss_{name}"] = weight * value
-                figures[f"unweighted/{name}"] = value.detach()
-                figures[f"weight/{name}"] = value.new_tensor(weight)
+                figures[f"weight/{key.lower()}"] = outputs.attn.new_tensor(weight)
+            if weight > 0 and key in terms:
+                value = terms[key]()
+                losses[f"loss_{key.lower()}"] = weight * value
+                figures[f"unweighted/{key.lower()}"] = value.detach()
+        if not losses:  # every ramp may start at 0, but a step needs something to differentiate
+            losses["loss_idle"] = outputs.slots.sum() * 0.0
         return losses, figures
 
-    def _terms(self, batch: _Batch) -> dict[str, Callable[[], Tensor]]:
+    def _terms(self, batch: _Batch, pos_weight: float) -> dict[str, Callable[[], Tensor]]:
         o = batch.outputs
         return {
             "RECONSTRUCTION": lambda: self._reconstruction(batch, batch.rgb, batch.target),
             "ORTHOGONALITY": lambda: orthogonality_loss(o.slots),
             "ENTROPY": lambda: entropy_loss(self._masks(batch)),
             "COVERAGE": lambda: coverage_loss(self._masks(batch)),
-            "APPEARANCE": lambda: self._appearance(batch, batch.video),
+            "APPEARANCE": lambda: self._appearance(
+                batch, weigh_luma(self._at_masks(batch, batch.video), self.luma), pos_weight
+            ),
             "FEATURES": lambda: self._reconstruction(
                 batch, batch.drawn_features, batch.at_pixels(batch.features.flatten(0, 1))
             ),
             "FEATURE_APPEARANCE": lambda: self._appearance(
-                batch, batch.features / batch.features.shape[2] ** 0.5
+                batch,
+                self._at_masks(batch, batch.features) / batch.features.shape[2] ** 0.5,
+                pos_weight,
             ),
             "DISTILLATION": lambda: distillation_loss(batch.logits, batch.attn),
             "MASKED_SLOTS": lambda: _masked_slots(o),
@@ -229,20 +257,29 @@ class SlotCriterion(nn.Module):
             return batch.outputs.attn.flatten(-2)
         return batch.masks.unflatten(0, batch.video.shape[:2])
 
-    def _appearance(self, batch: _Batch, maps: Tensor) -> Tensor:
-        """Compares ``(B, T, C, H, W)`` and coordinates within masks."""
-        masks, index = self._masks(batch), None
-        size = (batch.outputs.attn.shape[-2], batch.outputs.attn.shape[-1])
-        if self.masks == "decoder":
-            size, index = (batch.outputs.size, batch.outputs.size), batch.outputs.index
-        values = resize_maps(maps, size).flatten(-2)
-        values = values if index is None else values[..., index]
+    def _appearance(self, batch: _Batch, values: Tensor, pos_weight: float) -> Tensor:
+        """Compares ``(B, T, C, P)`` and coordinates within masks."""
+        masks = self._masks(batch)
         loss = appearance_loss(masks, values, scope=self.scope)
-        if not self.pos_weight:
+        if not pos_weight:
             return loss
+        size, index = self._grid(batch)
         places = cell_centres(*size, device=masks.device)  # (P, 2)
         places = places if index is None else places[index]
-        return loss + self.pos_weight**2 * appearance_loss(masks, places.mT[None, None])
+        return loss + pos_weight**2 * position_loss(masks, places, background=self.background)
+
+    def _at_masks(self, batch: _Batch, maps: Tensor) -> Tensor:
+        """Gives maps ``(B, T, C, H, W)`` where masks are, ``(B, T, C, P)``."""
+        size, index = self._grid(batch)
+        flat = resize_maps(maps, size).flatten(-2)
+        return flat if index is None else flat[..., index]
+
+    def _grid(self, batch: _Batch) -> tuple[tuple[int, int], Tensor | None]:
+        """Gives the grid of the masks, and which of its positions there are; None for all."""
+        o = batch.outputs
+        if self.masks == "decoder":
+            return (o.size, o.size), o.index
+        return (o.attn.shape[-2], o.attn.shape[-1]), None
 
 
 class _Batch:

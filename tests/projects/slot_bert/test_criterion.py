@@ -14,6 +14,7 @@ from vidseg.projects.slot_bert import add_config, criterion
 from vidseg.projects.slot_bert.composition import COMPOSITIONS, compose, resize_maps
 from vidseg.projects.slot_bert.criterion import LOSSES, SlotCriterion, SlotOutputs
 from vidseg.projects.slot_bert.decoders import PixelMLPDecoder
+from vidseg.projects.slot_bert.positions import cell_centres
 from vidseg.projects.slot_bert.slot_attention import SlotAttention
 
 B, T, K, WIDTH, SIZE = 2, 3, 4, 8, 16
@@ -102,7 +103,10 @@ def test_weights_follow_the_run() -> None:
     own = SlotCriterion.from_config(cfg_of(SCHEDULE=ramps))
     outputs = outputs_of()
     assert [own.draws(progress) for progress in (0.0, 0.1, 0.2, 1.0)] == [False, False, True, True]
-    assert not own(outputs, VIDEO, 0.0)[0]
+    idle, _ = own(outputs, VIDEO, 0.0)
+    assert list(idle) == ["loss_idle"]
+    assert idle["loss_idle"] == 0
+    assert idle["loss_idle"].requires_grad
     early, figures = own(outputs, VIDEO, 0.25)
     assert figures["weight/appearance"] == 0.5
     late, _ = own(outputs, VIDEO, 0.5)
@@ -191,6 +195,40 @@ def test_positions_part_what_looks_alike() -> None:
     assert gain == pytest.approx(0.2**2 * 8 / 64 * 2 * 0.75**2, rel=1e-4)
 
 
+def test_the_recipe_of_luma_background_and_a_growing_weight_of_positions() -> None:
+    cfg = cfg_of(
+        RECONSTRUCTION=0.0,
+        APPEARANCE=10.0,
+        SCOPE="clip",
+        LUMA=0.3,
+        BACKGROUND=0.15,
+        SCHEDULE=[["POS_WEIGHT", 0.0, 1.0, 0.0, 0.6]],
+    )
+    cfg.MODEL.SLOT_BERT.ATTENTION.INIT = "learned"
+    own = SlotCriterion.from_config(cfg)
+    outputs = outputs_of()
+    losses, figures = own(outputs, VIDEO, 0.5)
+    assert figures["weight/pos_weight"] == pytest.approx(0.3)
+    assert set(losses) == {"loss_appearance"}
+    rgb = resize_maps(VIDEO, (4, 6)).flatten(-2)
+    luma = rgb.mean(2, keepdim=True)
+    masks, colours = outputs.attn.flatten(-2), rgb - luma + 0.3 * luma
+    places = cell_centres(4, 6)
+    total = colours.square().sum()
+    for b in range(B):
+        for k in range(K):
+            m = masks[b, :, k]
+            mean = (m[:, None] * colours[b]).sum((0, 2))
+            total = total - mean.square().sum() / (m.sum() + 1e-6)
+            for frame in m:
+                spread = frame @ places.square().sum(1)
+                spread = spread - (frame @ places).square().sum() / (frame.sum() + 1e-6)
+                total = total + 0.3**2 * (spread if k else 0.15 * frame.sum())
+    expected = 10 * total / (B * T * 24)
+    torch.testing.assert_close(losses["loss_appearance"], expected, atol=1e-4, rtol=1e-4)
+    assert "weight/pos_weight" not in own(outputs, VIDEO, 0.0)[1]
+
+
 @pytest.mark.parametrize("name", ["ENTROPY", "COVERAGE", "APPEARANCE", "FEATURE_APPEARANCE"])
 def test_masks_of_the_decoder_can_be_trained_in_the_place_of_attention(name: str) -> None:
     index = torch.arange(0, SIZE * SIZE, 4)
@@ -212,6 +250,10 @@ def test_masks_of_the_decoder_can_be_trained_in_the_place_of_attention(name: str
         ({"MASKS": "slots"}, "'slots' is none of attn, decoder"),
         ({"SCOPE": "video"}, "'video' is none of frame, clip"),
         ({"ENTROPY": -0.1}, "ENTROPY is negative"),
+        ({"RECONSTRUCTION": 0.0}, "every weight is 0; set one of RECONSTRUCTION"),
+        ({"LUMA": -0.1}, "LUMA -0.1"),
+        ({"BACKGROUND": 0.1}, "ATTENTION.INIT random any slot may be the first; set INIT learned"),
+        ({"POS_WEIGHT": -0.1}, "POS_WEIGHT is negative"),
         ({"SCHEDULE": [["APPEARENCE", 0, 1, 0, 1]]}, "nearest: APPEARANCE"),
         ({"MASKS": "decoder", "DETACH_DECODER": True, "ENTROPY": 0.1}, "DETACH_DECODER"),
     ],

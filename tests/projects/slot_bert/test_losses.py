@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vidseg.projects.slot_bert.appearance import appearance_loss
+from vidseg.projects.slot_bert.appearance import appearance_loss, position_loss, weigh_luma
 from vidseg.projects.slot_bert.losses import (
     coverage_loss,
     distillation_loss,
@@ -176,6 +176,53 @@ def test_appearance_prefers_the_right_cut() -> None:
     wrong[..., 0, ::2] = wrong[..., 1, 1::2] = 1
     assert appearance_loss(right, colours).abs() < 1e-6
     torch.testing.assert_close(appearance_loss(wrong, colours).item(), 0.75)
+
+
+def position_by_loop(masks: Tensor, places: Tensor, background: float) -> Tensor:
+    frames = []
+    for frame in masks.flatten(0, 1):
+        total = background * frame[0].sum()
+        for m in frame[1 if background else 0 :]:
+            centre = (m[:, None] * places).sum(0) / (m.sum() + 1e-6)
+            total = total + (m * (places - centre).square().sum(1)).sum()
+        frames.append(total / P)
+    return mean(frames)
+
+
+@pytest.mark.parametrize("background", [0.0, 0.15])
+def test_positions(background: float) -> None:
+    places = torch.rand(P, 2) * 2 - 1
+    assert_same(
+        lambda x: position_loss(x.softmax(2), places, background=background),
+        lambda x: position_by_loop(x.softmax(2), places, background),
+        torch.randn(B, T, K, P),
+    )
+    masks = soft_masks()
+    if not background:
+        as_colours = appearance_loss(masks, places.mT[None, None])
+        torch.testing.assert_close(position_loss(masks, places), as_colours)
+
+
+def test_a_background_may_be_anywhere() -> None:
+    places = torch.rand(100, 2) * 2 - 1
+    masks = torch.zeros(1, 1, 3, 100)
+    masks[:, :, 0] = 1
+    torch.testing.assert_close(position_loss(masks, places, background=0.2).item(), 0.2)
+    cut = torch.zeros(1, 1, 3, 100)  # two compact halves instead of one background
+    cut[:, :, 1] = places[:, 0] < 0
+    cut[:, :, 2] = places[:, 0] >= 0
+    assert position_loss(cut, places) < position_loss(masks, places)
+    assert position_loss(cut, places, background=0.2) > position_loss(masks, places, background=0.2)
+
+
+def test_luma_is_the_mean_of_the_channels() -> None:
+    colours = torch.rand(B, T, 3, P)
+    assert weigh_luma(colours, 1.0) is colours
+    light = colours.mean(2, keepdim=True)
+    expected = (colours - light) + 0.3 * light
+    torch.testing.assert_close(weigh_luma(colours, 0.3), expected)
+    brighter = colours + torch.rand(B, T, 1, P)  # a pattern of light does not show without luma
+    torch.testing.assert_close(weigh_luma(brighter, 0.0), weigh_luma(colours, 0.0))
 
 
 def test_masked_slots() -> None:
