@@ -89,12 +89,12 @@ def _add_transformer(parent: CfgNode) -> None:
 
 def _add_losses(parent: CfgNode) -> None:
     parent.LOSS = CfgNode()
-    node = parent.LOSS
-    node.RECONSTRUCTION = 1.0
-    node.ORTHOGONALITY = 0.0
-    node.ENTROPY = 0.0
-    node.COVERAGE = 0.0
-    node.APPEARANCE = 0.0
+    node = parent.LOSS  # weights first; what weighs 0 is not computed
+    node.RECONSTRUCTION = 1.0  # squared error of the composed frame
+    node.ORTHOGONALITY = 0.0  # squared cosines between the slots of a frame
+    node.ENTROPY = 0.0  # of the masks, 0 where each position has one slot
+    node.COVERAGE = 0.0  # slots without area, less what an even spread over the batch earns
+    node.APPEARANCE = 0.0  # spread of the colours within a mask
     node.FEATURES = 0.0  # reconstruction of frozen features
     node.FEATURE_APPEARANCE = 0.0  # appearance in frozen features
     node.DISTILLATION = 0.0  # teach the masks of the decoder those of attention

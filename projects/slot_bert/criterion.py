@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -150,25 +149,38 @@ class SlotCriterion(nn.Module):
         Raises:
             ConfigError: if a value is out of range, names the key.
         """
-        node = cfg.MODEL.SLOT_BERT
-        arguments: dict[str, Any] = {
-            "ramps": node.LOSS.SCHEDULE,
-            "compose": node.COMPOSE,
-            "attn_weight": node.ATTN_REC,
-            "detach_decoder": node.DETACH_DECODER,
-            "masks": node.LOSS.MASKS,
-            "scope": node.LOSS.SCOPE,
-            "pos_weight": node.LOSS.POS_WEIGHT,
-            "luma": node.LOSS.LUMA,
-            "background": node.LOSS.BACKGROUND,
+        node, loss = cfg.MODEL.SLOT_BERT, cfg.MODEL.SLOT_BERT.LOSS
+        weights = {
+            "RECONSTRUCTION": loss.RECONSTRUCTION,
+            "ORTHOGONALITY": loss.ORTHOGONALITY,
+            "ENTROPY": loss.ENTROPY,
+            "COVERAGE": loss.COVERAGE,
+            "APPEARANCE": loss.APPEARANCE,
+            "FEATURES": loss.FEATURES,
+            "FEATURE_APPEARANCE": loss.FEATURE_APPEARANCE,
+            "DISTILLATION": loss.DISTILLATION,
+            "MASKED_SLOTS": loss.MASKED_SLOTS,
+            "TIME_CONTRAST": loss.TIME_CONTRAST,
+            "FRAME_CONTRAST": loss.FRAME_CONTRAST,
         }
-        if node.LOSS.BACKGROUND and node.ATTENTION.INIT != "learned":
+        if loss.BACKGROUND and node.ATTENTION.INIT != "learned":
             raise ConfigError(
                 f"{_KEY}.LOSS.BACKGROUND makes slot 0 the background, but with ATTENTION.INIT "
                 f"{node.ATTENTION.INIT} any slot may be the first; set INIT learned or BACKGROUND 0"
             )
         try:
-            return cls({name: node.LOSS[name] for name in LOSSES}, **arguments)
+            return cls(
+                weights,
+                ramps=loss.SCHEDULE,
+                compose=node.COMPOSE,
+                attn_weight=node.ATTN_REC,
+                detach_decoder=node.DETACH_DECODER,
+                masks=loss.MASKS,
+                scope=loss.SCOPE,
+                pos_weight=loss.POS_WEIGHT,
+                luma=loss.LUMA,
+                background=loss.BACKGROUND,
+            )
         except ValueError as error:
             raise ConfigError(f"{_KEY}.LOSS, COMPOSE: {error}") from error
 

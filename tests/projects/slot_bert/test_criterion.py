@@ -98,6 +98,18 @@ def test_a_loss_of_no_weight_is_not_computed(name: str, monkeypatch: pytest.Monk
     assert not any(value.requires_grad for value in figures.values())
 
 
+@pytest.mark.parametrize("composition", COMPOSITIONS)
+def test_losses_are_computed_in_full_precision(composition: str) -> None:
+    outputs = outputs_of(num_features=2)
+    own = SlotCriterion(dict.fromkeys(LOSSES, 1.0), compose=composition, pos_weight=0.2)
+    expected, _ = own(outputs, VIDEO, 0.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = own(outputs, VIDEO, 0.0)
+    for name, value in found.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, expected[name], atol=0, rtol=1e-6)
+
+
 def test_weights_follow_the_run() -> None:
     ramps = [["APPEARANCE", 0.0, 0.5, 0.0, 1.0], ["RECONSTRUCTION", 0.2, 0.2, 0.0, 2.0]]
     own = SlotCriterion.from_config(cfg_of(SCHEDULE=ramps))

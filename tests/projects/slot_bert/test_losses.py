@@ -168,6 +168,20 @@ def test_appearance_of_flat_colours() -> None:
         appearance_loss(masks, colours, scope="video")
 
 
+def test_appearance_alone_finds_what_is_flat() -> None:
+    owner = torch.randint(3, (1, 1, 60))
+    colours = torch.eye(3)[owner].transpose(-1, -2) + 0.02 * torch.randn(1, 1, 3, 60)
+    logits = (0.1 * torch.randn(1, 1, 3, 60)).requires_grad_()
+    optimizer = torch.optim.Adam([logits], lr=0.2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        appearance_loss(logits.softmax(2), colours).backward()
+        optimizer.step()
+    found = logits.argmax(2).flatten()
+    pairs = set(zip(owner.flatten().tolist(), found.tolist(), strict=True))
+    assert len(pairs) == 3  # one slot for each colour, and none for two
+
+
 def test_appearance_prefers_the_right_cut() -> None:
     colours = torch.zeros(1, 1, 3, 8)
     colours[..., 4:] = 1.0
