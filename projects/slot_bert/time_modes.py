@@ -1,0 +1,124 @@
+"""Slot attention over the frames of clips: each by itself, or each from the slots before it.
+
+Shapes: B clips, T frames, N tokens, D token features, K slots, S slot features.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vidseg.layers.attention import FFNLayer, SelfAttentionLayer
+
+from .initial_slots import InitialSlots
+from .slot_attention import SlotAttention
+
+__all__ = ["MODES", "PREDICTORS", "SlotPredictor", "run_independent", "run_recurrent"]
+
+MODES = ("independent", "recurrent")
+PREDICTORS = ("none", "transformer")
+
+
+class SlotPredictor(nn.Module):
+    """Slots of a frame to those that the next one starts from: a pre-norm transformer block.
+
+    Args:
+        dim: S.
+        num_heads: of the attention among slots, a divisor of S.
+        ffn_ratio: hidden width of the feed-forward network, relative to S.
+    """
+
+    def __init__(self, dim: int, *, num_heads: int = 4, ffn_ratio: int = 4) -> None:
+        super().__init__()
+        self.attention = SelfAttentionLayer(dim, num_heads, pre_norm=True)
+        self.ffn = FFNLayer(dim, ffn_ratio * dim, pre_norm=True)
+
+    def forward(self, slots: Tensor) -> Tensor:
+        """Maps ``(B, K, S)`` to the same shape."""
+        out: Tensor = self.ffn(self.attention(slots))
+        return out
+
+
+def run_independent(
+    attention: SlotAttention,
+    init: InitialSlots,
+    tokens: Tensor,
+    *,
+    iters: int | None = None,
+    first_frame: int = 0,
+    boxes: Tensor | None = None,
+    valid: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Finds the slots of all frames at once.
+
+    Args:
+        attention: the module.
+        init: where every frame starts.
+        tokens: ``(B, T, N, D)``.
+        iters: iterations; None for those of ``attention``.
+        first_frame: number of the first frame in its video.
+        boxes: for slots that start from boxes, see ``InitialSlots``.
+        valid: bool ``(B, T, N)``; slots read nothing from the other tokens.
+
+    Returns:
+        The slots ``(B, T, K, S)``, and the attention, float32 ``(B, T, K, N)``.
+    """
+    num_clips, num_frames = tokens.shape[:2]
+    k, v = attention.keys_values(tokens.flatten(0, 1))
+    start = init(num_clips, num_frames, first_frame=first_frame, boxes=boxes).flatten(0, 1)
+    own_valid = None if valid is None else valid.flatten(0, 1)
+    slots, attn = attention(k, v, start, iters=iters, valid=own_valid)
+    clips = (num_clips, num_frames)
+    return slots.unflatten(0, clips), attn.unflatten(0, clips)
+
+
+def run_recurrent(
+    attention: SlotAttention,
+    init: InitialSlots,
+    predictor: nn.Module | None,
+    tokens: Tensor,
+    *,
+    iters: int | None = None,
+    iters_next: int = 1,
+    carry: Tensor | None = None,
+    boxes: Tensor | None = None,
+    valid: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Finds the slots of one frame after the other; slot k stays with what it found.
+
+    Args:
+        attention: the module.
+        init: where the first frame of a video starts.
+        predictor: slots of a frame to those that the next one starts from; None hands them on.
+        tokens: ``(B, T, N, D)``.
+        iters: iterations in the first frame of a video; None for those of ``attention``.
+        iters_next: iterations in every other frame.
+        carry: what the call for the frames before these returned; None if these are the first.
+        boxes: for slots that start from boxes, see ``InitialSlots``.
+        valid: bool ``(B, T, N)``; slots read nothing from the other tokens.
+
+    Returns:
+        The slots ``(B, T, K, S)``; the attention, float32 ``(B, T, K, N)``; and what the call for
+        the frames after these needs, ``(B, K, S)``.
+
+    Source: Kipf et al., "Conditional Object-Centric Learning from Video", ICLR 2022.
+    """
+    k, v = attention.keys_values(tokens)
+    # Views of all frames at once: the gradient of k[:, t] would be as large as k for every frame.
+    frames = zip(
+        k.unbind(1),
+        v.unbind(1),
+        [None] * k.shape[1] if valid is None else valid.unbind(1),
+        strict=True,
+    )
+    slots, all_slots, all_attn = carry, [], []
+    for frame_k, frame_v, frame_valid in frames:
+        if slots is None:
+            start, count = init(len(k), 1, boxes=boxes)[:, 0], iters
+        else:
+            start, count = slots if predictor is None else predictor(slots), iters_next
+        slots, attn = attention(frame_k, frame_v, start, iters=count, valid=frame_valid)
+        all_slots.append(slots)
+        all_attn.append(attn)
+    assert slots is not None
+    return torch.stack(all_slots, 1), torch.stack(all_attn, 1), slots
