@@ -63,21 +63,20 @@ class SimpleConvEncoder(nn.Module):
         self.stride, self.out_channels = math.prod(strides), channels[-1]
         self.input_diff = input_diff
         widths = [6 if input_diff else 3, *channels]
-        self.blocks = nn.Sequential(
-            *(
-                ConvNorm(
-                    widths[index],
-                    widths[index + 1],
-                    _KERNEL if index else _FIRST_KERNEL,
-                    stride=stride,
-                    bias=norm == "none",
-                    norm=build_norm("" if norm == "none" else norm, widths[index + 1]),
-                    relu=True,
-                )
-                for index, stride in enumerate(strides)
+        blocks = [
+            ConvNorm(
+                widths[index],
+                widths[index + 1],
+                _KERNEL if index else _FIRST_KERNEL,
+                stride=stride,
+                bias=norm == "none",
+                norm=build_norm("" if norm == "none" else norm, widths[index + 1]),
+                relu=True,
             )
-        )
-        for block in self.blocks:
+            for index, stride in enumerate(strides)
+        ]
+        self.blocks = nn.Sequential(*blocks)
+        for block in blocks:
             nn.init.kaiming_normal_(block.weight, nonlinearity="relu")
             if block.bias is not None:
                 nn.init.zeros_(block.bias)
