@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vidseg.layers.mlp import MLP
-from vidseg.layers.onednn import Linear
+from vidseg.layers.onednn import Linear, linear
 
 __all__ = ["SlotAttention"]
+
+_FEW_ROWS = 64
 
 
 class SlotAttention(nn.Module):
@@ -64,9 +67,12 @@ class SlotAttention(nn.Module):
         nn.init.xavier_uniform_(self.to_q.weight)
 
     def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps tokens ``(..., N, D)`` to keys and values, each ``(..., N, S)``."""
-        k, v = self.to_kv(self.norm_inputs(tokens)).chunk(2, -1)
-        return k, v
+        """Maps tokens ``(..., N, D)`` to keys, scaled for the logits, and values, ``(..., N, S)``."""
+        inputs = self.norm_inputs(tokens)
+        # Two products, since a half of the result of one would not be contiguous, and the attention
+        # reads keys and values in every iteration.
+        to_k, to_v = self.to_kv.weight.chunk(2)
+        return linear(inputs, to_k * self.scale), linear(inputs, to_v)
 
     def forward(
         self,
@@ -80,8 +86,8 @@ class SlotAttention(nn.Module):
         """Refines slots.
 
         Args:
-            k: keys of the tokens of each frame, ``(M, N, S)``.
-            v: their values, likewise.
+            k: of :meth:`keys_values`, ``(M, N, S)``.
+            v: likewise.
             slots: at the start, ``(M, K, S)``.
             iters: iterations; None for the number of the constructor.
             valid: bool ``(M, N)``; slots read nothing from the other tokens.
@@ -91,13 +97,14 @@ class SlotAttention(nn.Module):
             ``(M, K, N)``, which sums to 1 over slots.
         """
         iters = self.iters if iters is None else iters
+        k, v = self._split(k), self._split(v)
         if self.implicit and torch.is_grad_enabled():
             start = slots
             with torch.no_grad():
                 for _ in range(iters - 1):
                     slots, _ = self._step(k, v, slots, valid)
             slots = slots.detach() + (start - start.detach())
-            return self._step(k, v, slots, valid)
+            iters = 1
         attn = k.new_empty(0)
         for _ in range(iters):
             slots, attn = self._step(k, v, slots, valid)
@@ -106,19 +113,39 @@ class SlotAttention(nn.Module):
     def _step(
         self, k: Tensor, v: Tensor, slots: Tensor, valid: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        num_frames, num_slots, width = slots.shape
-        q = self.to_q(self.norm_slots(slots)) * self.scale
-        logits = (self._split(q) @ self._split(k).mT).float()  # (M, H, K, N)
-        attn = logits.flatten(1, 2).softmax(1).view_as(logits)
+        q = self._split(_linear(self.norm_slots(slots), self.to_q.weight))
+        logits = (q @ k.mT).float()  # (M, K, N), of several heads (M, H, K, N)
+        attn = logits.flatten(1, -2).softmax(1).view_as(logits)
         weights = attn + self.eps
         if valid is not None:
-            weights = weights * valid[:, None, None]
+            weights = weights * valid.view(len(valid), *[1] * (weights.dim() - 2), -1)
         weights = weights / weights.sum(-1, keepdim=True)
-        update = (weights.to(v.dtype) @ self._split(v)).transpose(1, 2)  # (M, K, H, S / H)
-        rows = slots.reshape(-1, width)
-        slots = self.gru(update.reshape(-1, width), rows).view(num_frames, num_slots, width)
-        return slots + self.mlp(self.norm_mlp(slots)), attn.sum(1)
+        update = weights.to(v.dtype) @ v
+        if self.heads > 1:
+            update, attn = update.transpose(1, 2).flatten(2), attn.sum(1)
+        slots = self._gate(update, slots)
+        first, second = self.mlp.layers
+        inner = F.relu(_linear(self.norm_mlp(slots), first.weight, first.bias))
+        return slots + _linear(inner, second.weight, second.bias), attn
+
+    def _gate(self, update: Tensor, slots: Tensor) -> Tensor:
+        """Runs the recurrent unit, as ``nn.GRUCell`` does, on ``(M, K, S)``."""
+        gru, width = self.gru, self.slot_dim
+        new = _linear(update, gru.weight_ih, gru.bias_ih)  # (M, K, 3 S)
+        old = _linear(slots, gru.weight_hh, gru.bias_hh)
+        gates = (new[..., : 2 * width] + old[..., : 2 * width]).sigmoid()
+        reset, keep = gates.chunk(2, -1)
+        candidate = torch.addcmul(new[..., 2 * width :], reset, old[..., 2 * width :]).tanh()
+        return torch.lerp(candidate.to(slots.dtype), slots, keep.to(slots.dtype))
 
     def _split(self, x: Tensor) -> Tensor:
-        """Takes the heads of ``(M, n, S)`` apart, ``(M, H, n, S / H)``."""
+        """Takes several heads of ``(M, n, S)`` apart, ``(M, H, n, S / H)``."""
+        if self.heads == 1:
+            return x
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    # The core's layer fills up a handful of rows, which here come hundreds of times in a row.
+    few = x.numel() < _FEW_ROWS * x.shape[-1]
+    return F.linear(x, weight, bias) if few else linear(x, weight, bias)

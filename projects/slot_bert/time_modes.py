@@ -104,21 +104,19 @@ def run_recurrent(
     Source: Kipf et al., "Conditional Object-Centric Learning from Video", ICLR 2022.
     """
     k, v = attention.keys_values(tokens)
-    # Views of all frames at once: the gradient of k[:, t] would be as large as k for every frame.
-    frames = zip(
-        k.unbind(1),
-        v.unbind(1),
-        [None] * k.shape[1] if valid is None else valid.unbind(1),
-        strict=True,
-    )
+    valids = [None] * k.shape[1] if valid is None else valid.unbind(1)
     slots, all_slots, all_attn = carry, [], []
-    for frame_k, frame_v, frame_valid in frames:
-        if slots is None:
-            start, count = init(len(k), 1, boxes=boxes)[:, 0], iters
-        else:
-            start, count = slots if predictor is None else predictor(slots), iters_next
-        slots, attn = attention(frame_k, frame_v, start, iters=count, valid=frame_valid)
-        all_slots.append(slots)
-        all_attn.append(attn)
+    # A lower precision pays in the products of all tokens, not in those of a handful of slots.
+    with torch.autocast(tokens.device.type, enabled=False):
+        # Views of all frames at once: the gradient of k[:, t] would be as large as k every time.
+        frames = zip(k.float().unbind(1), v.float().unbind(1), valids, strict=True)
+        for frame_k, frame_v, frame_valid in frames:
+            if slots is None:
+                start, count = init(len(k), 1, boxes=boxes)[:, 0], iters
+            else:
+                start, count = slots if predictor is None else predictor(slots), iters_next
+            slots, attn = attention(frame_k, frame_v, start, iters=count, valid=frame_valid)
+            all_slots.append(slots)
+            all_attn.append(attn)
     assert slots is not None
     return torch.stack(all_slots, 1), torch.stack(all_attn, 1), slots
