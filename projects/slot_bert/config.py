@@ -22,9 +22,11 @@ def add_config(cfg: CfgNode) -> None:
 def _add_encoder(parent: CfgNode) -> None:
     parent.ENCODER = CfgNode()
     node = parent.ENCODER
-    node.NAME = "conv"  # or a frozen backbone: timm/NAME, torchvision/NAME or of the registry
-    node.STRIDES = [2, 2, 2, 2]  # of the four blocks; their product is 2, 4, 8 or 16
-    node.CHANNELS = [48, 96, 192, 384]
+    node.NAME = "conv"  # or "pyramid", or frozen: timm/NAME, torchvision/NAME or a backbone
+    node.STRIDES = [2, 2, 2, 2]  # of the blocks, or of the two levels; their product is 2 to 16
+    node.CHANNELS = [48, 96, 192, 384]  # of the blocks, or of fine and coarse level and output
+    node.DILATIONS = [1, 2, 4]  # of the blocks of a pyramid's coarse level after the first
+    node.BF16 = False  # the convolutions in bfloat16, also where SOLVER.AMP is off
     node.NORM = "BN"  # or "GN", "none"
     node.POSITION = "fourier"  # or "learned", "none"
     node.POSITION_SIZE = [8, 8]  # tokens of the learned table

@@ -1,4 +1,4 @@
-"""Frames to tokens: four convolutions, and a small network on each place.
+"""Frames to tokens: a few convolutions, and a small network on each place.
 
 Shapes: M frames of all clips, C input channels, H x W pixels, D features, h x w grid, N = h w.
 """
@@ -7,31 +7,79 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from vidseg.layers import ConvNorm, build_norm
-from vidseg.layers.mlp import MLP
+from vidseg.config import CfgNode
+from vidseg.layers import MLP, Conv2d, ConvNorm, build_norm
 
 __all__ = [
+    "ENCODERS",
     "NORMS",
     "STRIDES",
+    "PyramidEncoder",
     "SimpleConvEncoder",
     "TokenHead",
+    "build_conv_encoder",
     "pad_to_stride",
     "with_differences",
 ]
 
+ENCODERS = ("conv", "pyramid")
 NORMS = ("BN", "SyncBN", "GN", "none")
 STRIDES = (2, 4, 8, 16)
-"""Products of the strides of the blocks."""
+"""What strides may multiply to."""
 
 _FIRST_KERNEL, _KERNEL = 5, 3
 _DIFFERENCE_SCALE = 3.0
 
 
-class SimpleConvEncoder(nn.Module):
+class _ConvEncoder(nn.Module):
+    """What the encoders have in common.
+
+    Attributes:
+        stride: pixels of a side of a token.
+        divisor: of which height and width have to be multiples.
+        out_channels: D.
+        input_diff: whether frames come with differences, see :func:`with_differences`.
+    """
+
+    def __init__(
+        self, stride: int, divisor: int, out_channels: int, *, input_diff: bool, bf16: bool
+    ) -> None:
+        super().__init__()
+        if divisor not in STRIDES:
+            known = ", ".join(map(str, STRIDES))
+            raise ValueError(f"the strides multiply to {divisor}, which is none of {known}")
+        self.stride, self.divisor, self.out_channels = stride, divisor, out_channels
+        self.input_diff, self.bf16 = input_diff, bf16
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Encodes frames.
+
+        Args:
+            frames: ``(M, C, H, W)`` in [0, 1], C 6 with differences, else 3; H and W multiples of
+                ``divisor``.
+
+        Returns:
+            ``(M, D, h, w)``.
+        """
+        frames = frames.contiguous(memory_format=torch.channels_last)
+        if not self.bf16:
+            return self.encode(frames)
+        with torch.autocast(frames.device.type, torch.bfloat16):
+            features = self.encode(frames)
+        return features.float()
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Does so in the precision that the caller has set."""
+        raise NotImplementedError
+
+
+class SimpleConvEncoder(_ConvEncoder):
     """Blocks of convolution, norm and ReLU.
 
     Args:
@@ -39,6 +87,7 @@ class SimpleConvEncoder(nn.Module):
         channels: of the blocks, as many; the last one is D.
         norm: one of ``NORMS``; without a norm the convolutions have biases.
         input_diff: whether frames come with differences, see :func:`with_differences`.
+        bf16: compute in bfloat16 whatever the precision around; the features are float32.
 
     Raises:
         ValueError: if an argument is none of the possible ones.
@@ -51,48 +100,125 @@ class SimpleConvEncoder(nn.Module):
         norm: str = "BN",
         *,
         input_diff: bool = False,
+        bf16: bool = False,
     ) -> None:
-        super().__init__()
         if len(strides) != len(channels) or not strides:
             raise ValueError(f"{len(strides)} strides do not fit {len(channels)} channels")
-        if math.prod(strides) not in STRIDES:
-            known = ", ".join(map(str, STRIDES))
-            raise ValueError(f"the product of the strides {list(strides)} is none of {known}")
-        if norm not in NORMS:
-            raise ValueError(f"norm {norm!r} is none of {', '.join(NORMS)}")
-        self.stride, self.out_channels = math.prod(strides), channels[-1]
-        self.input_diff = input_diff
+        stride = math.prod(strides)
+        super().__init__(stride, stride, channels[-1], input_diff=input_diff, bf16=bf16)
         widths = [6 if input_diff else 3, *channels]
-        blocks = [
-            ConvNorm(
-                widths[index],
-                widths[index + 1],
-                _KERNEL if index else _FIRST_KERNEL,
-                stride=stride,
-                bias=norm == "none",
-                norm=build_norm("" if norm == "none" else norm, widths[index + 1]),
-                relu=True,
+        self.blocks = nn.Sequential(
+            *(
+                _block(a, b, norm, kernel=_KERNEL if index else _FIRST_KERNEL, stride=step)
+                for index, (a, b, step) in enumerate(zip(widths, channels, strides, strict=False))
             )
-            for index, stride in enumerate(strides)
-        ]
-        self.blocks = nn.Sequential(*blocks)
-        for block in blocks:
-            nn.init.kaiming_normal_(block.weight, nonlinearity="relu")
-            if block.bias is not None:
-                nn.init.zeros_(block.bias)
+        )
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Encodes frames.
-
-        Args:
-            frames: ``(M, C, H, W)`` in [0, 1], C 6 with differences, else 3; H and W multiples of
-                ``stride``.
-
-        Returns:
-            ``(M, D, h, w)``.
-        """
-        features: Tensor = self.blocks(frames.contiguous(memory_format=torch.channels_last))
+    def encode(self, frames: Tensor) -> Tensor:
+        """Runs the blocks."""
+        features: Tensor = self.blocks(frames)
         return features
+
+
+class PyramidEncoder(_ConvEncoder):
+    """A fine level that sees little, and what a coarse one with a wide view adds to it.
+
+    Most of the work is done on the coarse level, so that a step costs two thirds of one of four
+    blocks on the fine grid, while each token sees several times as far.
+
+    Args:
+        strides: from pixels to the fine level, and from there to the coarse one.
+        channels: of the fine level, of the coarse level, and D.
+        norm: one of ``NORMS``.
+        dilations: of the further blocks on the coarse level.
+        input_diff: whether frames come with differences, see :func:`with_differences`.
+        bf16: compute in bfloat16 whatever the precision around; the features are float32.
+
+    Raises:
+        ValueError: if an argument is none of the possible ones.
+    """
+
+    def __init__(
+        self,
+        strides: Sequence[int] = (2, 2),
+        channels: Sequence[int] = (32, 64, 64),
+        norm: str = "BN",
+        *,
+        dilations: Sequence[int] = (1, 2, 4),
+        input_diff: bool = False,
+        bf16: bool = False,
+    ) -> None:
+        if len(strides) != 2 or len(channels) != 3:
+            raise ValueError(
+                "a pyramid takes 2 strides, fine and coarse, and 3 channels, fine, coarse and out; "
+                f"not {list(strides)} and {list(channels)}"
+            )
+        fine, coarse, out = channels
+        super().__init__(strides[0], math.prod(strides), out, input_diff=input_diff, bf16=bf16)
+        self.fine = _block(
+            6 if input_diff else 3, fine, norm, kernel=_FIRST_KERNEL, stride=strides[0]
+        )
+        self.coarse = nn.Sequential(
+            _block(fine, coarse, norm, stride=strides[1]),
+            *(_block(coarse, coarse, norm, dilation=dilation) for dilation in dilations),
+        )
+        self.from_fine = Conv2d(fine, out, 1)
+        self.from_coarse = Conv2d(coarse, out, 1)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Runs both levels."""
+        fine = self.fine(frames)
+        coarse = self.from_coarse(self.coarse(fine))
+        # The sizes fit since the frames are multiples of both strides.
+        context = F.interpolate(coarse, fine.shape[2:], mode="bilinear", align_corners=False)
+        features: Tensor = context + self.from_fine(fine)
+        return features
+
+
+def build_conv_encoder(node: CfgNode) -> SimpleConvEncoder | PyramidEncoder:
+    """Builds the encoder of ``MODEL.SLOT_BERT.ENCODER``.
+
+    Args:
+        node: that node; its ``NAME`` is one of ``ENCODERS``.
+
+    Raises:
+        ValueError: if a value is none of the possible ones.
+    """
+    if node.NAME not in ENCODERS:
+        raise ValueError(f"encoder {node.NAME!r} is none of {', '.join(ENCODERS)}")
+    common: Any = {"input_diff": node.INPUT_DIFF, "bf16": node.BF16}
+    if node.NAME == "conv":
+        return SimpleConvEncoder(node.STRIDES, node.CHANNELS, node.NORM, **common)
+    return PyramidEncoder(
+        node.STRIDES, node.CHANNELS, node.NORM, dilations=node.DILATIONS, **common
+    )
+
+
+def _block(
+    in_channels: int,
+    out_channels: int,
+    norm: str,
+    *,
+    kernel: int = _KERNEL,
+    stride: int = 1,
+    dilation: int = 1,
+) -> ConvNorm:
+    if norm not in NORMS:
+        raise ValueError(f"norm {norm!r} is none of {', '.join(NORMS)}")
+    block = ConvNorm(
+        in_channels,
+        out_channels,
+        kernel,
+        stride=stride,
+        dilation=dilation,
+        bias=norm == "none",
+        norm=build_norm("" if norm == "none" else norm, out_channels),
+        relu=True,
+    )
+    nn.init.kaiming_normal_(block.weight, nonlinearity="relu")
+    if block.bias is not None:
+        nn.init.zeros_(block.bias)
+    return block
 
 
 class TokenHead(nn.Module):

@@ -17,13 +17,11 @@ __all__ = ["POSITIONS", "FourierPosition", "LearnedPosition", "build_position", 
 POSITIONS = ("fourier", "learned", "none")
 
 _NUM_FREQUENCIES = 8
-# The highest frequency, 4 pi, is the most that the 8 cells of the coarsest grid can tell apart: a
-# grid of another size then reads the same smooth functions, at other points.
-_LOWEST = math.pi / 2
+_LOWEST = math.pi / 2  # in the x and y of cell centres: half a wave across the picture
 
 
 class FourierPosition(nn.Module):
-    """A linear map of x and y and of sines and cosines of their multiples.
+    """A linear map of x and y and of their sines and cosines at frequencies that double.
 
     Args:
         dim: D.
@@ -36,8 +34,8 @@ class FourierPosition(nn.Module):
     def forward(self, height: int, width: int) -> Tensor:
         """Gives the code of a grid, ``(N, D)``."""
         places = cell_centres(height, width, device=self.proj.weight.device)  # (N, 2)
-        multiples = torch.arange(1, _NUM_FREQUENCIES + 1, device=places.device)
-        phases = (places[:, :, None] * (_LOWEST * multiples)).flatten(1)  # (N, 16)
+        frequencies = _LOWEST * 2.0 ** torch.arange(_NUM_FREQUENCIES, device=places.device)
+        phases = (places[:, :, None] * frequencies).flatten(1)  # (N, 16)
         features = torch.cat([places, phases.sin(), phases.cos()], 1)
         code: Tensor = self.proj(features.to(self.proj.weight.dtype))
         return code

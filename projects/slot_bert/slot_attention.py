@@ -5,6 +5,8 @@ Shapes: M frames of all clips, N tokens, D their features, K slots, S slot featu
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -67,7 +69,7 @@ class SlotAttention(nn.Module):
         nn.init.xavier_uniform_(self.to_q.weight)
 
     def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps tokens ``(..., N, D)`` to keys, scaled for the logits, and values, ``(..., N, S)``."""
+        """Maps tokens ``(..., N, D)`` to keys, scaled for logits, and values, ``(..., N, S)``."""
         inputs = self.norm_inputs(tokens)
         # Two products, since a half of the result of one would not be contiguous, and the attention
         # reads keys and values in every iteration.
@@ -124,7 +126,8 @@ class SlotAttention(nn.Module):
         if self.heads > 1:
             update, attn = update.transpose(1, 2).flatten(2), attn.sum(1)
         slots = self._gate(update, slots)
-        first, second = self.mlp.layers
+        layers: Any = self.mlp.layers
+        first, second = layers
         inner = F.relu(_linear(self.norm_mlp(slots), first.weight, first.bias))
         return slots + _linear(inner, second.weight, second.bias), attn
 
