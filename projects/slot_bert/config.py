@@ -86,7 +86,6 @@ def _add_transformer(parent: CfgNode) -> None:
     node.WINDOW = 24  # frames read at once in evaluation
     node.STRIDE = 12
     node.WARMUP = 0.2  # share of the run that trains the transformer alone
-    node.ENCODER_LR = 0.3  # learning rate of the rest afterwards, relative
 
 
 def _add_losses(parent: CfgNode) -> None:

@@ -131,9 +131,9 @@ class TemporalSlotTransformer(nn.Module):
         table = self.time.weight
         if length == len(table):
             return table
-        return F.interpolate(
-            table.T[None], size=length, mode="linear", align_corners=length > 1
-        )[0].T
+        return F.interpolate(table.T[None], size=length, mode="linear", align_corners=length > 1)[
+            0
+        ].T
 
 
 class _Layer(nn.Module):

@@ -1,0 +1,200 @@
+"""From the config to the parts of the model, with errors that name keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from torch import nn
+
+from vidseg.config import CfgNode
+from vidseg.errors import ConfigError, nearest
+
+from .composition import MASK_SOURCES
+from .criterion import SlotCriterion
+from .decoders import build_decoder
+from .encoder import NORMS, SimpleConvEncoder, TokenHead
+from .frame_masking import MASK_UNITS
+from .initial_slots import INITS, InitialSlots
+from .positions import POSITIONS, build_position
+from .slot_attention import SlotAttention
+from .temporal_transformer import AXES, FILLS, TIME_POSITIONS, TemporalSlotTransformer
+from .time_modes import MODES, PREDICTORS, SlotPredictor
+
+__all__ = ["build_encoder", "build_parts", "check_settings"]
+
+_KEY = "MODEL.SLOT_BERT"
+_CHOICES: dict[str, Sequence[str]] = {
+    "ENCODER.NORM": NORMS,
+    "ENCODER.POSITION": POSITIONS,
+    "ATTENTION.INIT": INITS,
+    "TIME.MODE": MODES,
+    "TIME.PREDICTOR": PREDICTORS,
+    "MASK_SOURCE": MASK_SOURCES,
+    "TRANSFORMER.AXIS": AXES,
+    "TRANSFORMER.POSITION": TIME_POSITIONS,
+    "TRANSFORMER.FILL": FILLS,
+    "TRANSFORMER.MASK_UNIT": MASK_UNITS,
+}
+_LEAST = {
+    "ATTENTION.NUM_SLOTS": 1,
+    "ATTENTION.SLOT_DIM": 1,
+    "ATTENTION.ITERS": 1,
+    "ATTENTION.EVAL_ITERS": 0,
+    "ATTENTION.HEADS": 1,
+    "ATTENTION.MLP_RATIO": 1,
+    "TIME.ITERS_NEXT": 1,
+    "TRANSFORMER.NUM_LAYERS": 1,
+    "TRANSFORMER.NUM_HEADS": 1,
+    "TRANSFORMER.FFN_RATIO": 1,
+    "TRANSFORMER.POSITION_LENGTH": 1,
+    "TRANSFORMER.STRIDE": 1,
+}
+_ABOVE_ZERO = ("ATTENTION.TEMPERATURE", "ATTENTION.SIGMA", "DECODER.SUBSAMPLE")
+_SHARES = ("TRANSFORMER.MASK_RATIO", "TRANSFORMER.WARMUP", "DECODER.SUBSAMPLE")
+
+T = TypeVar("T")
+
+
+def check_settings(cfg: CfgNode) -> None:
+    """Checks the keys of the model that its parts do not check.
+
+    Raises:
+        ConfigError: if a value is out of range or two contradict each other.
+    """
+    for key, choices in _CHOICES.items():
+        value = _read(cfg, key)
+        hint = ", ".join(nearest(str(value), choices) or choices)
+        _require(value in choices, f"{key} is {value!r}; nearest: {hint}")
+    for key, least in _LEAST.items():
+        _require(_read(cfg, key) >= least, f"{key} is {_read(cfg, key)}; set {least} or more")
+    for key in _ABOVE_ZERO:
+        _require(_read(cfg, key) > 0, f"{key} is {_read(cfg, key)}; it must be above 0")
+    for key in _SHARES:
+        value = _read(cfg, key)
+        _require(0 <= value <= 1, f"{key} is {value}; give a share in [0, 1]")
+    node = cfg.MODEL.SLOT_BERT
+    _require(
+        node.DECODER.SUBSAMPLE == 1 or node.DECODER.NAME == "mlp",
+        f"DECODER.SUBSAMPLE is {node.DECODER.SUBSAMPLE}, but only DECODER.NAME mlp decodes a part "
+        "of the pixels; set it to 1.0",
+    )
+    _require(
+        node.TRANSFORMER.STRIDE <= node.TRANSFORMER.WINDOW,
+        f"TRANSFORMER.STRIDE is {node.TRANSFORMER.STRIDE}, more than the frames of a window; set "
+        f"it to {node.TRANSFORMER.WINDOW} or less",
+    )
+    _require(
+        node.TRANSFORMER.ENABLED or node.LOSS.MASKED_SLOTS == 0,
+        "LOSS.MASKED_SLOTS is the loss of the temporal transformer; set TRANSFORMER.ENABLED",
+    )
+
+
+def build_parts(cfg: CfgNode) -> dict[str, Any]:
+    """Gives the arguments of ``SlotBERT``.
+
+    Raises:
+        ConfigError: if values are out of range or contradict each other.
+    """
+    check_settings(cfg)
+    node = cfg.MODEL.SLOT_BERT
+    attention, time, transformer = node.ATTENTION, node.TIME, node.TRANSFORMER
+    backbone = build_encoder(cfg)
+    dim, slot_dim = backbone.out_channels, attention.SLOT_DIM
+    position = build_position(node.ENCODER.POSITION, dim, node.ENCODER.POSITION_SIZE)
+    return {
+        "backbone": backbone,
+        "token_head": TokenHead(dim, position),
+        "attention": _made("ATTENTION", lambda: _build_attention(attention, dim)),
+        "initial_slots": InitialSlots(
+            attention.NUM_SLOTS,
+            slot_dim,
+            init=attention.INIT,
+            sigma=attention.SIGMA,
+            shared_noise=attention.SHARED_NOISE,
+            eval_seed=attention.EVAL_SEED,
+        ),
+        "predictor": SlotPredictor(slot_dim) if time.PREDICTOR == "transformer" else None,
+        "transformer": _made("TRANSFORMER", lambda: _build_transformer(node)),
+        "decoder": _made("DECODER", lambda: _build_decoder(node)),
+        "criterion": SlotCriterion.from_config(cfg),
+        "recurrent": time.MODE == "recurrent",
+        "iters_next": time.ITERS_NEXT,
+        "eval_iters": attention.EVAL_ITERS or None,
+        "link": time.LINK,
+        "use_transformer": transformer.ENABLED,
+        "mask_ratio": transformer.MASK_RATIO,
+        "mask_unit": transformer.MASK_UNIT,
+        "warmup": transformer.WARMUP,
+        "mask_source": node.MASK_SOURCE,
+        "subsample": node.DECODER.SUBSAMPLE,
+    }
+
+
+def build_encoder(cfg: CfgNode) -> Any:
+    """Builds the encoder of ``MODEL.SLOT_BERT.ENCODER``, with ``stride`` and ``out_channels``.
+
+    Raises:
+        ConfigError: if there is none of that name, or it cannot be built.
+    """
+    node = cfg.MODEL.SLOT_BERT.ENCODER
+    return _made(
+        "ENCODER",
+        lambda: SimpleConvEncoder(
+            node.STRIDES, node.CHANNELS, node.NORM, input_diff=node.INPUT_DIFF
+        ),
+    )
+
+
+def _build_attention(node: CfgNode, dim: int) -> SlotAttention:
+    return SlotAttention(
+        dim,
+        node.SLOT_DIM,
+        iters=node.ITERS,
+        heads=node.HEADS,
+        mlp_ratio=node.MLP_RATIO,
+        temperature=node.TEMPERATURE,
+        implicit=node.IMPLICIT,
+    )
+
+
+def _build_decoder(node: CfgNode) -> nn.Module:
+    part = node.DECODER
+    return build_decoder(part.NAME, node.ATTENTION.SLOT_DIM, size=part.SIZE, channels=part.CHANNELS)
+
+
+def _build_transformer(node: CfgNode) -> nn.Module:
+    part = node.TRANSFORMER
+    return TemporalSlotTransformer(
+        node.ATTENTION.SLOT_DIM,
+        num_layers=part.NUM_LAYERS,
+        num_heads=part.NUM_HEADS,
+        ffn_ratio=part.FFN_RATIO,
+        axis=part.AXIS,
+        position=part.POSITION,
+        position_length=part.POSITION_LENGTH,
+        num_identities=node.ATTENTION.NUM_SLOTS if part.SLOT_IDENTITY else 0,
+        fill=part.FILL,
+        window=part.WINDOW,
+        stride=part.STRIDE,
+    )
+
+
+def _made(key: str, make: Callable[[], T]) -> T:
+    """Builds a part; what it refuses is told with the key of its settings."""
+    try:
+        return make()
+    except ValueError as error:
+        raise ConfigError(f"{_KEY}.{key}: {error}") from error
+
+
+def _read(cfg: CfgNode, key: str) -> Any:
+    value: Any = cfg.MODEL.SLOT_BERT
+    for name in key.split("."):
+        value = value[name]
+    return value
+
+
+def _require(is_met: bool, message: str) -> None:
+    if not is_met:
+        raise ConfigError(f"{_KEY}.{message}")
