@@ -50,7 +50,7 @@ def to_video(frames: Tensor) -> Tensor:
 
 def _checked(video: Tensor) -> Tensor:
     low, high = (float(value) for value in torch.aminmax(video.detach()))
-    if not (-_OVERSHOOT <= low and high <= 1 + _OVERSHOOT):  # also where one is NaN
+    if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):  # also where one is NaN
         raise DataError(
             f"the pixels lie within {low:g} to {high:g}; give uint8, or float in [0, 1]"
         )

@@ -1,13 +1,14 @@
 """The model from video to slots, masks and a reconstruction.
 
-Shapes: B clips, T frames, K slots, D slot width, h x w token grid, N = h w, R decode size, H x W
-pixels of a frame.
+Shapes: B clips, T frames, K slots, D slot width, h x w token grid, R decode size, H x W pixels of a
+frame.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,26 +17,37 @@ from torch import Tensor, nn
 from vidseg.config import CfgNode
 from vidseg.errors import DataError
 from vidseg.modeling import META_ARCH_REGISTRY
+from vidseg.modeling.meta_arch import Recorder, ResultPlace, VideoSession
 
 from .clips_input import to_video
 from .collapse import collapse_figures
 from .criterion import SlotCriterion, SlotOutputs
 from .decoders import BroadcastDecoder, PixelMLPDecoder
 from .drawing import draw_slots
-from .encoder import TokenHead, pad_to_stride, with_differences
-from .frame_masking import draw_hidden, interpolate
-from .initial_slots import InitialSlots
-from .linking import link_slots, reorder_slots
+from .frame_masking import draw_hidden
+from .perception import FoundSlots, PerceptionState, SlotPerception
+from .session import SlotRecorder, SlotSession
 from .settings import build_parts
-from .slot_attention import SlotAttention
 from .staging import at_rest, progress_of
-from .streaming import StreamState
 from .temporal_transformer import TemporalSlotTransformer
-from .time_modes import run_independent, run_recurrent
 
-__all__ = ["SlotBERT"]
+__all__ = ["SlotBERT", "StreamState"]
 
 Sample = dict[str, Any]
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """What the model keeps of a video; its size does not grow.
+
+    Attributes:
+        perception: for finding the slots of the next frames.
+        context: slots of the frames that the temporal transformer still looks at, ``(1, t, K, D)``.
+    """
+
+    perception: PerceptionState
+    context: Tensor
 
 
 @META_ARCH_REGISTRY.register()
@@ -43,58 +55,43 @@ class SlotBERT(nn.Module):
     """Takes frames apart into slots that each stand for one object, without labels.
 
     Args:
-        backbone: frames to features; the learning rate of its parameters is multiplied by
-            ``SOLVER.BACKBONE_MULTIPLIER``.
-        token_head: features to tokens.
-        attention: tokens to slots.
-        initial_slots: what slots start from.
-        predictor: slots of a frame to the start of those of the next one; None hands them on.
+        perception: frames to slots.
         transformer: corrects slots by those of other frames.
         decoder: slots to what they draw.
         criterion: outputs to losses.
-        recurrent: frames start from the slots of the frame before.
-        iters_next: iterations of slot attention in the later frames then.
-        eval_iters: iterations in evaluation; None for those of training.
-        link: reorder slots by content in evaluation.
         use_transformer: whether the temporal transformer has a say.
         mask_ratio: share of what it has to predict in training.
         mask_unit: see ``frame_masking.MASK_UNITS``.
         warmup: fraction of the run in which the temporal transformer trains alone.
         mask_source: masks of the segmentation.
         subsample: share of the pixels that a training step decodes.
+        input_size: height and width that frames of a video are reduced to; (0, 0) leaves them.
+        max_num: slots in the result of a video at most.
     """
 
     def __init__(
         self,
         *,
-        backbone: nn.Module,
-        token_head: TokenHead,
-        attention: SlotAttention,
-        initial_slots: InitialSlots,
-        predictor: nn.Module | None,
+        perception: SlotPerception,
         transformer: TemporalSlotTransformer,
         decoder: BroadcastDecoder | PixelMLPDecoder,
         criterion: SlotCriterion,
-        recurrent: bool = False,
-        iters_next: int = 1,
-        eval_iters: int | None = None,
-        link: bool = False,
         use_transformer: bool = False,
         mask_ratio: float = 0.2,
         mask_unit: str = "frame",
         warmup: float = 0.2,
         mask_source: str = "attn",
         subsample: float = 1.0,
+        input_size: Size = (0, 0),
+        max_num: int = 20,
     ) -> None:
         super().__init__()
-        self.backbone, self.token_head = backbone, token_head
-        self.attention, self.initial_slots = attention, initial_slots
-        self.predictor, self.transformer = predictor, transformer
+        self.perception, self.transformer = perception, transformer
         self.decoder, self.criterion = decoder, criterion
-        self.recurrent, self.iters_next, self.eval_iters = recurrent, iters_next, eval_iters
-        self.link, self.use_transformer = link, use_transformer
+        self.use_transformer = use_transformer
         self.mask_ratio, self.mask_unit, self.warmup = mask_ratio, mask_unit, warmup
         self.mask_source, self.subsample = mask_source, subsample
+        self.input_size, self.max_num = input_size, max_num
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -108,7 +105,18 @@ class SlotBERT(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the model lives and its inputs go."""
-        return self.attention.to_q.weight.device
+        return self.transformer.output.weight.device
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The encoder, which ``MODEL.BACKBONE.WEIGHTS`` fills."""
+        found: nn.Module = self.perception.backbone
+        return found
+
+    @property
+    def num_slots(self) -> int:
+        """K."""
+        return self.perception.initial_slots.num_slots
 
     @property
     def window(self) -> int:
@@ -125,7 +133,7 @@ class SlotBERT(nn.Module):
 
         Returns:
             In training the weighted losses, and figures for the log, whose names have a slash. In
-            eval what ``infer`` gives of each clip, without B.
+            eval what ``infer`` gives of each clip, without B, on the CPU.
 
         Raises:
             DataError: if a clip cannot be used; names it.
@@ -151,25 +159,30 @@ class SlotBERT(nn.Module):
             them; ``attn`` ``(B, T, K, h, w)``, ``masks`` ``(B, T, K, H, W)`` and ``decoder_masks``
             ``(B, T, K, R, R)``, which sum to 1 over the slots; ``rgb_slots``
             ``(B, T, K, 3, R, R)``; ``reconstruction`` ``(B, T, 3, R, R)``; ``segmentation``, int64
-            ``(B, T, H, W)``, the slot of each pixel. Where slots are hidden, so is attention: it
-            is interpolated, and masks are those of the decoder if these were trained.
+            ``(B, T, H, W)``, the slot of each pixel. In hidden frames attention is interpolated
+            like slots, and masks are those of the decoder if these were trained.
 
         Raises:
             DataError: if the video cannot be used, or all frames of a clip are hidden.
         """
         video = to_video(video.to(self.device))
+        boxes = None if boxes is None else boxes.to(self.device)
         if hidden is None or not bool(hidden.any()):
-            slots, attn, _ = self._perceive(video, boxes=boxes)
-            return self._finish(video, *self._linked(slots, attn))
+            found = self.perception(video, boxes=boxes)
+            return self._finish(video, found.slots, found.attn)
         hidden = hidden.to(self.device)
         if bool(hidden.all(1).any()):
             raise DataError("every frame of a clip is dropped, so there is nothing to see")
-        clips = [
-            self._perceive_some(clip[None], ~rows, None if boxes is None else boxes[row : row + 1])
-            for row, (clip, rows) in enumerate(zip(video, hidden, strict=True))
+        clips: list[FoundSlots] = [
+            self.perception.look_at_some(
+                video[row : row + 1],
+                ~hidden[row],
+                boxes=None if boxes is None else boxes[row : row + 1],
+            )
+            for row in range(len(video))
         ]
-        slots, attn = (torch.cat(parts) for parts in zip(*clips, strict=True))
-        return self._finish(video, *self._linked(slots, attn), hidden)
+        slots, attn = (torch.cat([getattr(c, name) for c in clips]) for name in ("slots", "attn"))
+        return self._finish(video, slots, attn, hidden)
 
     @torch.no_grad()
     def stream(
@@ -192,20 +205,35 @@ class SlotBERT(nn.Module):
         """
         video = to_video(frames.to(self.device))[None]
         if state is not None:
-            state.check_size(video)
-        slots, attn, carry = self._perceive(
-            video, state=state, boxes=None if boxes is None else boxes[None]
+            state.perception.check_size(video)
+        found = self.perception(
+            video,
+            None if state is None else state.perception,
+            boxes=None if boxes is None else boxes[None].to(self.device),
         )
-        link = None
-        if self.link:
-            order, link = link_slots(slots, attn.flatten(-2), state.link if state else None)
-            slots, attn = reorder_slots(slots, order), reorder_slots(attn, order)
-        context = slots if state is None else torch.cat([state.context, slots], 1)
-        prediction = self._finish(video, slots, attn, context=context)
+        context = found.slots if state is None else torch.cat([state.context, found.slots], 1)
+        prediction = self._finish(video, context, found.attn)
         kept = context[:, max(context.shape[1] - self.window + 1, 0) :]
-        num_frames = video.shape[1] + (state.num_frames if state else 0)
-        after = StreamState(num_frames, video[:, -1], carry, kept, link)
-        return {name: x[0] for name, x in prediction.items()}, after
+        return {name: x[0] for name, x in prediction.items()}, StreamState(found.state, kept)
+
+    def start(
+        self,
+        *,
+        output_size: Size | None = None,
+        frame_indices: Sequence[int] | None = None,
+    ) -> VideoSession:
+        """Opens a session for one video.
+
+        Args:
+            output_size: height and width of the masks; those of the frames if left out.
+            frame_indices: of the frames in the video, for the result; counted if left out.
+        """
+        place = ResultPlace(output_size, frame_indices)
+        return SlotSession(self, place, size=self.input_size, max_num=self.max_num)
+
+    def recorder(self, session: SlotSession) -> Recorder:
+        """Watches a session and tells where its slots looked."""
+        return SlotRecorder(self, size=self.input_size)
 
     def _predict(self, sample: Sample) -> dict[str, Tensor]:
         dropped, boxes = sample.get("dropped"), sample.get("boxes")
@@ -213,87 +241,26 @@ class SlotBERT(nn.Module):
             prediction = self.infer(
                 sample["frames"][None],
                 None if dropped is None else torch.as_tensor(dropped)[None],
-                boxes=None if boxes is None else boxes[None].to(self.device),
+                boxes=None if boxes is None else boxes[None],
             )
         return {name: x[0].cpu() for name, x in prediction.items()}
 
-    def _perceive(
-        self, video: Tensor, *, state: StreamState | None = None, boxes: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gives the slots ``(B, T, K, D)``, attention ``(B, T, K, h, w)``, and the last slots."""
-        if boxes is None and self.initial_slots.init == "boxes" and state is None:
-            raise DataError(
-                "slots start from boxes (MODEL.SLOT_BERT.ATTENTION.INIT), but the clip has no "
-                "`boxes` of its first frame"
-            )
-        if getattr(self.backbone, "input_diff", False):
-            video = with_differences(video, None if state is None else state.last_frame)
-        padded = pad_to_stride(video, self.backbone.stride)
-        features = self.backbone(padded.flatten(0, 1))
-        tokens = self.token_head(features).unflatten(0, video.shape[:2])
-        options: dict[str, Any] = {
-            "iters": None if self.training else self.eval_iters,
-            "boxes": boxes,
-        }
-        if self.recurrent:
-            slots, attn, carry = run_recurrent(
-                self.attention,
-                self.initial_slots,
-                self.predictor,
-                tokens,
-                iters_next=self.iters_next,
-                carry=None if state is None else state.slots,
-                **options,
-            )
-        else:
-            first = 0 if state is None else state.num_frames
-            slots, attn = run_independent(
-                self.attention, self.initial_slots, tokens, first_frame=first, **options
-            )
-            carry = slots[:, -1]
-        return slots.float(), attn.unflatten(-1, features.shape[-2:]), carry
-
-    def _perceive_some(
-        self, video: Tensor, visible: Tensor, boxes: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Looks at the visible frames ``(T,)`` of one clip; others are interpolated."""
-        hidden = ~visible[None, :, None]
-        results = []
-        for part in self._perceive(video[:, visible], boxes=boxes)[:2]:
-            whole = part.new_zeros(1, len(visible), *part.shape[2:])
-            whole[:, visible] = part
-            filled = interpolate(whole.flatten(3), hidden.expand(whole.shape[:3]))
-            results.append(filled.view(whole.shape))
-        return results[0], results[1]
-
-    def _linked(self, slots: Tensor, attn: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.link:
-            return slots, attn
-        order, _ = link_slots(slots, attn.flatten(-2))
-        return reorder_slots(slots, order), reorder_slots(attn, order)
-
     def _finish(
-        self,
-        video: Tensor,
-        corrected: Tensor,
-        attn: Tensor,
-        hidden: Tensor | None = None,
-        *,
-        context: Tensor | None = None,
+        self, video: Tensor, corrected: Tensor, attn: Tensor, hidden: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Lets the temporal transformer see the slots, and draws them.
+        """Lets the temporal transformer see the slots and draws those of the video.
 
-        The context are the slots of earlier frames and of these.
+        There may be slots of earlier frames before them, which it also sees.
         """
-        slots = corrected
+        slots, num_frames = corrected, video.shape[1]
         if self.use_transformer:
-            source = corrected if context is None else context
-            entries = None if hidden is None else hidden[..., None].expand(source.shape[:3])
-            slots = self.transformer(source, entries)[:, -corrected.shape[1] :]
+            entries = None if hidden is None else hidden[..., None].expand(corrected.shape[:3])
+            slots = self.transformer(corrected, entries)
+        slots, corrected = slots[:, -num_frames:], corrected[:, -num_frames:]
         # Without training the decoder's masks would say nothing of frames that were not seen.
         has_masks = self.use_transformer or self.criterion.compose != "attn"
         height, width = video.shape[-2:]
-        stride = self.backbone.stride
+        stride = self.perception.backbone.stride
         drawn = draw_slots(
             self.decoder,
             slots,
@@ -307,7 +274,7 @@ class SlotBERT(nn.Module):
         return {"slots": slots, "slots_corrected": corrected, "attn": attn, **drawn}
 
     def _losses(self, samples: list[Sample]) -> dict[str, Tensor]:
-        """Averages over clips of one size, and over sizes by their number of frames."""
+        """Averages over clips of one shape, and over shapes by their number of frames."""
         groups: dict[tuple[int, ...], list[Sample]] = {}
         for sample in samples:
             groups.setdefault(tuple(sample["frames"].shape), []).append(sample)
@@ -322,27 +289,27 @@ class SlotBERT(nn.Module):
     def _group_losses(self, samples: list[Sample], progress: float | None) -> dict[str, Tensor]:
         with _naming(*samples):
             video = to_video(torch.stack([s["frames"] for s in samples]).to(self.device))
-        boxes = None
-        if self.initial_slots.init == "boxes" and all("boxes" in s for s in samples):
-            boxes = torch.stack([s["boxes"] for s in samples]).to(self.device)
-        is_alone = self.use_transformer and progress is not None and progress < self.warmup
-        resting = [m for m in self.children() if m is not self.transformer] if is_alone else []
-        with at_rest(resting, statistics=[self.backbone] if is_alone else []):
-            outputs = self._train_step(video, boxes, progress or 0.0)
-        padded = pad_to_stride(video, self.backbone.stride)
+            boxes = None
+            if all("boxes" in s for s in samples):
+                boxes = torch.stack([s["boxes"] for s in samples]).to(self.device)
+            is_alone = self.use_transformer and progress is not None and progress < self.warmup
+            resting = [self.perception, self.decoder] if is_alone else []
+            with at_rest(resting, statistics=[self.backbone] if is_alone else []):
+                outputs = self._train_step(video, boxes, progress or 0.0)
+        padded = self.perception.padded(video)
         losses, figures = self.criterion(outputs, padded, progress or 0.0)
         signs = collapse_figures(outputs.attn.flatten(-2), outputs.slots)
         return {**losses, **figures, **{f"slots/{name}": x for name, x in signs.items()}}
 
     def _train_step(self, video: Tensor, boxes: Tensor | None, progress: float) -> SlotOutputs:
-        corrected, attn, _ = self._perceive(video, boxes=boxes)
-        slots, hidden = corrected, None
+        found = self.perception(video, boxes=boxes)
+        slots, hidden = found.slots, None
         if self.use_transformer:
             hidden = draw_hidden(
-                *(int(n) for n in corrected.shape[:3]), ratio=self.mask_ratio, unit=self.mask_unit
+                *(int(n) for n in slots.shape[:3]), ratio=self.mask_ratio, unit=self.mask_unit
             ).to(self.device)
-            slots = self.transformer(corrected, hidden)
-        outputs = SlotOutputs(slots, corrected, attn, size=self.decoder.size, hidden=hidden)
+            slots = self.transformer(slots, hidden)
+        outputs = SlotOutputs(slots, found.slots, found.attn, size=self.decoder.size, hidden=hidden)
         if self.criterion.draws(progress):
             drawn = slots.detach() if self.criterion.detach_decoder else slots
             outputs.rgb, outputs.logits, outputs.index = self._decode(drawn.flatten(0, 1))

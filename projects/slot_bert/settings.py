@@ -16,6 +16,7 @@ from .decoders import build_decoder
 from .encoder import NORMS, SimpleConvEncoder, TokenHead
 from .frame_masking import MASK_UNITS
 from .initial_slots import INITS, InitialSlots
+from .perception import SlotPerception
 from .positions import POSITIONS, build_position
 from .slot_attention import SlotAttention
 from .temporal_transformer import AXES, FILLS, TIME_POSITIONS, TemporalSlotTransformer
@@ -102,32 +103,37 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
     backbone = build_encoder(cfg)
     dim, slot_dim = backbone.out_channels, attention.SLOT_DIM
     position = build_position(node.ENCODER.POSITION, dim, node.ENCODER.POSITION_SIZE)
+    initial_slots = InitialSlots(
+        attention.NUM_SLOTS,
+        slot_dim,
+        init=attention.INIT,
+        sigma=attention.SIGMA,
+        shared_noise=attention.SHARED_NOISE,
+        eval_seed=attention.EVAL_SEED,
+    )
     return {
-        "backbone": backbone,
-        "token_head": TokenHead(dim, position),
-        "attention": _made("ATTENTION", lambda: _build_attention(attention, dim)),
-        "initial_slots": InitialSlots(
-            attention.NUM_SLOTS,
-            slot_dim,
-            init=attention.INIT,
-            sigma=attention.SIGMA,
-            shared_noise=attention.SHARED_NOISE,
-            eval_seed=attention.EVAL_SEED,
+        "perception": SlotPerception(
+            backbone,
+            TokenHead(dim, position),
+            _made("ATTENTION", lambda: _build_attention(attention, dim)),
+            initial_slots,
+            SlotPredictor(slot_dim) if time.PREDICTOR == "transformer" else None,
+            recurrent=time.MODE == "recurrent",
+            iters_next=time.ITERS_NEXT,
+            eval_iters=attention.EVAL_ITERS or None,
+            link=time.LINK,
         ),
-        "predictor": SlotPredictor(slot_dim) if time.PREDICTOR == "transformer" else None,
         "transformer": _made("TRANSFORMER", lambda: _build_transformer(node)),
         "decoder": _made("DECODER", lambda: _build_decoder(node)),
         "criterion": SlotCriterion.from_config(cfg),
-        "recurrent": time.MODE == "recurrent",
-        "iters_next": time.ITERS_NEXT,
-        "eval_iters": attention.EVAL_ITERS or None,
-        "link": time.LINK,
         "use_transformer": transformer.ENABLED,
         "mask_ratio": transformer.MASK_RATIO,
         "mask_unit": transformer.MASK_UNIT,
         "warmup": transformer.WARMUP,
         "mask_source": node.MASK_SOURCE,
         "subsample": node.DECODER.SUBSAMPLE,
+        "input_size": tuple(cfg.INPUT.SLOT_BERT.SIZE),
+        "max_num": cfg.MODEL.MASK_FORMER.TEST.MAX_NUM,
     }
 
 
