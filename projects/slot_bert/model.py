@@ -133,7 +133,8 @@ class SlotBERT(nn.Module):
 
         Returns:
             In training the weighted losses, and figures for the log, whose names have a slash. In
-            eval what ``infer`` gives of each clip, without B, on the CPU.
+            eval what ``infer`` gives of each clip, without B, on the CPU; of one with dropped
+            frames also ``slots_seen``, what ``slots_corrected`` would be if they had been seen.
 
         Raises:
             DataError: if a clip cannot be used; names it.
@@ -237,12 +238,14 @@ class SlotBERT(nn.Module):
 
     def _predict(self, sample: Sample) -> dict[str, Tensor]:
         dropped, boxes = sample.get("dropped"), sample.get("boxes")
+        hidden = None if dropped is None else torch.as_tensor(dropped)[None]
+        boxes = None if boxes is None else boxes[None].to(self.device)
         with _naming(sample):
-            prediction = self.infer(
-                sample["frames"][None],
-                None if dropped is None else torch.as_tensor(dropped)[None],
-                boxes=None if boxes is None else boxes[None],
-            )
+            prediction = self.infer(sample["frames"][None], hidden, boxes=boxes)
+            if hidden is not None and bool(hidden.any()):
+                video = to_video(sample["frames"].to(self.device))[None]
+                with torch.no_grad():
+                    prediction["slots_seen"] = self.perception(video, boxes=boxes).slots
         return {name: x[0].cpu() for name, x in prediction.items()}
 
     def _finish(

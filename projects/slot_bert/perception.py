@@ -1,6 +1,6 @@
 """From frames to slots: the encoder, and slot attention over time.
 
-Shapes: B clips, T frames, K slots, D slot width, h x w token grid, N = h w, H x W pixels of a frame.
+Shapes: B clips, T frames, K slots, D slot width, h x w token grid, N = h w, H x W pixels.
 """
 
 from __future__ import annotations
