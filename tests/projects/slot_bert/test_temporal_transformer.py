@@ -1,4 +1,4 @@
-"""The temporal slot transformer: starts as nothing, reads any length, sees nothing that is hidden."""
+"""The temporal slot transformer: starts as nothing, takes any length, reads nothing hidden."""
 
 from __future__ import annotations
 
