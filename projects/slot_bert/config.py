@@ -83,9 +83,10 @@ def _add_transformer(parent: CfgNode) -> None:
     node.MASK_RATIO = 0.2  # of the frames, in training
     node.MASK_UNIT = "frame"  # or "slot", "span", "last"
     node.FILL = "interpolation"  # what stands for a masked slot beside the mask token; or "none"
-    node.WINDOW = 24  # frames read at once in evaluation
-    node.STRIDE = 12
-    node.WARMUP = 0.2  # share of the run that trains the transformer alone
+    node.WINDOW = 24  # frames read at once; longer clips are read in windows
+    node.STRIDE = 12  # frames from one window to the next
+    node.START = 0.0  # fraction of the run before which training leaves the transformer out
+    node.WARMUP = 0.2  # share of the run, from there on, that trains the transformer alone
 
 
 def _add_losses(parent: CfgNode) -> None:

@@ -28,7 +28,7 @@ from .frame_masking import draw_hidden
 from .perception import FoundSlots, PerceptionState, SlotPerception
 from .session import SlotRecorder, SlotSession
 from .settings import build_parts
-from .staging import at_rest, progress_of
+from .staging import Staging, at_rest, progress_of
 from .temporal_transformer import TemporalSlotTransformer
 
 __all__ = ["SlotBERT", "StreamState"]
@@ -62,7 +62,7 @@ class SlotBERT(nn.Module):
         use_transformer: whether the temporal transformer has a say.
         mask_ratio: share of what it has to predict in training.
         mask_unit: see ``frame_masking.MASK_UNITS``.
-        warmup: fraction of the run in which the temporal transformer trains alone.
+        staging: when the temporal transformer trains.
         mask_source: masks of the segmentation.
         subsample: share of the pixels that a training step decodes.
         input_size: height and width that frames of a video are reduced to; (0, 0) leaves them.
@@ -79,7 +79,7 @@ class SlotBERT(nn.Module):
         use_transformer: bool = False,
         mask_ratio: float = 0.2,
         mask_unit: str = "frame",
-        warmup: float = 0.2,
+        staging: Staging = Staging(),  # noqa: B008 - frozen
         mask_source: str = "attn",
         subsample: float = 1.0,
         input_size: Size = (0, 0),
@@ -89,7 +89,7 @@ class SlotBERT(nn.Module):
         self.perception, self.transformer = perception, transformer
         self.decoder, self.criterion = decoder, criterion
         self.use_transformer = use_transformer
-        self.mask_ratio, self.mask_unit, self.warmup = mask_ratio, mask_unit, warmup
+        self.mask_ratio, self.mask_unit, self.staging = mask_ratio, mask_unit, staging
         self.mask_source, self.subsample = mask_source, subsample
         self.input_size, self.max_num = input_size, max_num
 
@@ -295,25 +295,27 @@ class SlotBERT(nn.Module):
             boxes = None
             if all("boxes" in s for s in samples):
                 boxes = torch.stack([s["boxes"] for s in samples]).to(self.device)
-            is_alone = self.use_transformer and progress is not None and progress < self.warmup
+            is_alone = self.use_transformer and self.staging.is_alone(progress)
             resting = [self.perception, self.decoder] if is_alone else []
             with at_rest(resting, statistics=[self.backbone] if is_alone else []):
-                outputs = self._train_step(video, boxes, progress or 0.0)
+                outputs = self._train_step(video, boxes, progress)
         padded = self.perception.padded(video)
         losses, figures = self.criterion(outputs, padded, progress or 0.0)
         signs = collapse_figures(outputs.attn.flatten(-2), outputs.slots)
         return {**losses, **figures, **{f"slots/{name}": x for name, x in signs.items()}}
 
-    def _train_step(self, video: Tensor, boxes: Tensor | None, progress: float) -> SlotOutputs:
+    def _train_step(
+        self, video: Tensor, boxes: Tensor | None, progress: float | None
+    ) -> SlotOutputs:
         found = self.perception(video, boxes=boxes)
         slots, hidden = found.slots, None
-        if self.use_transformer:
+        if self.use_transformer and self.staging.has_begun(progress):
             hidden = draw_hidden(
                 *(int(n) for n in slots.shape[:3]), ratio=self.mask_ratio, unit=self.mask_unit
             ).to(self.device)
             slots = self.transformer(slots, hidden)
         outputs = SlotOutputs(slots, found.slots, found.attn, size=self.decoder.size, hidden=hidden)
-        if self.criterion.draws(progress):
+        if self.criterion.draws(progress or 0.0):
             drawn = slots.detach() if self.criterion.detach_decoder else slots
             outputs.rgb, outputs.logits, outputs.index = self._decode(drawn.flatten(0, 1))
         return outputs

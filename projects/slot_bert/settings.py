@@ -19,6 +19,7 @@ from .initial_slots import INITS, InitialSlots
 from .perception import SlotPerception
 from .positions import POSITIONS, build_position
 from .slot_attention import SlotAttention
+from .staging import Staging
 from .temporal_transformer import AXES, FILLS, TIME_POSITIONS, TemporalSlotTransformer
 from .time_modes import MODES, PREDICTORS, SlotPredictor
 
@@ -52,7 +53,12 @@ _LEAST = {
     "TRANSFORMER.STRIDE": 1,
 }
 _ABOVE_ZERO = ("ATTENTION.TEMPERATURE", "ATTENTION.SIGMA", "DECODER.SUBSAMPLE")
-_SHARES = ("TRANSFORMER.MASK_RATIO", "TRANSFORMER.WARMUP", "DECODER.SUBSAMPLE")
+_SHARES = (
+    "TRANSFORMER.MASK_RATIO",
+    "TRANSFORMER.START",
+    "TRANSFORMER.WARMUP",
+    "DECODER.SUBSAMPLE",
+)
 
 T = TypeVar("T")
 
@@ -79,6 +85,11 @@ def check_settings(cfg: CfgNode) -> None:
         node.DECODER.SUBSAMPLE == 1 or node.DECODER.NAME == "mlp",
         f"DECODER.SUBSAMPLE is {node.DECODER.SUBSAMPLE}, but only DECODER.NAME mlp decodes a part "
         "of the pixels; set it to 1.0",
+    )
+    width = node.ATTENTION.SLOT_DIM
+    _require(
+        node.TIME.PREDICTOR == "none" or width % 4 == 0,
+        f"ATTENTION.SLOT_DIM is {width}; the four heads of TIME.PREDICTOR need a multiple of 4",
     )
     _require(
         node.TRANSFORMER.STRIDE <= node.TRANSFORMER.WINDOW,
@@ -129,7 +140,7 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
         "use_transformer": transformer.ENABLED,
         "mask_ratio": transformer.MASK_RATIO,
         "mask_unit": transformer.MASK_UNIT,
-        "warmup": transformer.WARMUP,
+        "staging": Staging(transformer.START, transformer.WARMUP),
         "mask_source": node.MASK_SOURCE,
         "subsample": node.DECODER.SUBSAMPLE,
         "input_size": tuple(cfg.INPUT.SLOT_BERT.SIZE),

@@ -1,14 +1,36 @@
-"""How far a run has come, and parts of the model that do not train yet."""
+"""How far a run has come, and which parts of the model do not train yet."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-__all__ = ["at_rest", "progress_of"]
+__all__ = ["Staging", "at_rest", "progress_of"]
+
+
+@dataclass(frozen=True)
+class Staging:
+    """When the temporal transformer trains.
+
+    Attributes:
+        start: fraction of the run before which it is left out.
+        warmup: share of the run, from there on, in which nothing else trains.
+    """
+
+    start: float = 0.0
+    warmup: float = 0.2
+
+    def has_begun(self, progress: float | None) -> bool:
+        """Tells whether the transformer takes part; outside of a run it does."""
+        return progress is None or progress >= self.start
+
+    def is_alone(self, progress: float | None) -> bool:
+        """Tells whether everything else rests; outside of a run it does not."""
+        return progress is not None and self.start <= progress < self.start + self.warmup
 
 
 def progress_of(samples: Sequence[Mapping[str, Any]]) -> float | None:

@@ -311,6 +311,21 @@ def test_the_transformer_trains_alone_at_first() -> None:
     assert not all(torch.equal(x, statistics[name]) for name, x in model.named_buffers())
 
 
+def test_the_transformer_joins_late() -> None:
+    settings = {**PHASE2, "TRANSFORMER.START": 0.5, "TRANSFORMER.WARMUP": 0.25}
+    model = build(settings).train()
+
+    def taught(iteration: int) -> set[str]:
+        model.zero_grad()
+        outputs = model([{**samples(clip(4))[0], "iteration": iteration, "max_iter": 100}])
+        sum(x for name, x in outputs.items() if "/" not in name).backward()
+        return {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+
+    assert taught(49) == {"perception", "decoder"}
+    assert taught(50) == taught(74) == {"transformer"}
+    assert taught(75) == {"perception", "decoder", "transformer"}
+
+
 def test_rest_ends_with_an_error() -> None:
     layer = torch.nn.BatchNorm1d(2)
     layer.bias.requires_grad_(False)
@@ -356,6 +371,7 @@ def test_bad_samples_are_named() -> None:
         ("ATTENTION.HEADS", 3, "MODEL.SLOT_BERT.ATTENTION: 3 heads"),
         ("ATTENTION.TEMPERATURE", 0.0, "ATTENTION.TEMPERATURE is 0.0; it must be above 0"),
         ("TIME.MODE", "recurent", "TIME.MODE is 'recurent'; nearest: recurrent"),
+        ("TRANSFORMER.START", -0.1, "TRANSFORMER.START is -0.1; give a share"),
         ("TIME.ITERS_NEXT", 0, "TIME.ITERS_NEXT is 0; set 1 or more"),
         ("DECODER.NAME", "conv", "MODEL.SLOT_BERT.DECODER: decoder 'conv'"),
         ("DECODER.SIZE", 24, "MODEL.SLOT_BERT.DECODER: size 24"),
