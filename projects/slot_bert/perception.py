@@ -58,7 +58,7 @@ class FoundSlots:
 
     Attributes:
         slots: ``(B, T, K, D)`` float32.
-        attn: ``(B, T, K, h, w)`` float32, sum 1 over K; of frames that were padded to the stride.
+        attn: ``(B, T, K, h, w)`` float32, sum 1 over K; of padded frames.
         state: for the frames after these.
     """
 
@@ -71,7 +71,9 @@ class SlotPerception(nn.Module):
     """Finds the slots of every frame.
 
     Args:
-        backbone: frames to features; its parameters learn at ``SOLVER.BACKBONE_MULTIPLIER``.
+        backbone: frames to features, with ``stride``, pixels from token to token, ``divisor``, what
+            sizes must be multiples of, ``out_channels`` and ``input_diff``. Its parameters learn at
+            ``SOLVER.BACKBONE_MULTIPLIER``.
         token_head: features to tokens.
         attention: tokens to slots.
         initial_slots: what slots start from.
@@ -188,8 +190,8 @@ class SlotPerception(nn.Module):
         return tokens, (height, width)
 
     def padded(self, video: Tensor) -> Tensor:
-        """Mirrors frames at the lower and right border, up to a multiple of the stride."""
-        return pad_to_stride(video, self.backbone.stride)
+        """Mirrors frames at the lower and right border, up to what the encoder can divide."""
+        return pad_to_stride(video, self.backbone.divisor)
 
 
 def _spread(values: Tensor, visible: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from vidseg.errors import ConfigError, nearest
 from .composition import MASK_SOURCES
 from .criterion import SlotCriterion
 from .decoders import build_decoder
-from .encoder import NORMS, SimpleConvEncoder, TokenHead
+from .encoder import ENCODERS, NORMS, TokenHead, build_conv_encoder
 from .frame_masking import MASK_UNITS
 from .initial_slots import INITS, InitialSlots
 from .perception import SlotPerception
@@ -27,6 +27,7 @@ __all__ = ["build_encoder", "build_parts", "check_settings"]
 
 _KEY = "MODEL.SLOT_BERT"
 _CHOICES: dict[str, Sequence[str]] = {
+    "ENCODER.NAME": ENCODERS,
     "ENCODER.NORM": NORMS,
     "ENCODER.POSITION": POSITIONS,
     "ATTENTION.INIT": INITS,
@@ -149,18 +150,13 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
 
 
 def build_encoder(cfg: CfgNode) -> Any:
-    """Builds the encoder of ``MODEL.SLOT_BERT.ENCODER``, with ``stride`` and ``out_channels``.
+    """Builds the encoder of ``MODEL.SLOT_BERT.ENCODER``; see ``SlotPerception`` for what it offers.
 
     Raises:
         ConfigError: if there is none of that name, or it cannot be built.
     """
     node = cfg.MODEL.SLOT_BERT.ENCODER
-    return _made(
-        "ENCODER",
-        lambda: SimpleConvEncoder(
-            node.STRIDES, node.CHANNELS, node.NORM, input_diff=node.INPUT_DIFF
-        ),
-    )
+    return _made("ENCODER", lambda: build_conv_encoder(node))
 
 
 def _build_attention(node: CfgNode, dim: int) -> SlotAttention:

@@ -35,7 +35,20 @@ DIFFERENCES: dict[str, Any] = {
     "TIME.PREDICTOR": "transformer",
     "MASK_SOURCE": "decoder",
 }
-KINDS = {"phase1": {}, "phase2": PHASE2, "mlp": MLP, "linked": GAUSSIAN, "diff": DIFFERENCES}
+PYRAMID: dict[str, Any] = {
+    **MLP,
+    "ENCODER.NAME": "pyramid",
+    "ENCODER.CHANNELS": [8, 12, 16],
+    "DECODER.SIZE": 12,
+}
+KINDS = {
+    "phase1": {},
+    "phase2": PHASE2,
+    "mlp": MLP,
+    "linked": GAUSSIAN,
+    "diff": DIFFERENCES,
+    "pyramid": PYRAMID,
+}
 ALL = pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS)
 SUM_TO_ONE = ("attn", "masks", "decoder_masks")
 
@@ -52,14 +65,15 @@ def test_the_contract(settings: dict[str, Any]) -> None:
     model = trained(build(settings))
     video = torch.stack([clip(5), clip(5, seed=1)])
     out = model.infer(video)
+    cells, side = 24 // model.perception.backbone.stride, model.decoder.size
     assert {name: tuple(x.shape[2:]) for name, x in out.items()} == {
         "slots": (3, 16),
         "slots_corrected": (3, 16),
-        "attn": (3, 6, 6),
+        "attn": (3, cells, cells),
         "masks": (3, 24, 24),
-        "rgb_slots": (3, 3, 16, 16),
-        "decoder_masks": (3, 16, 16),
-        "reconstruction": (3, 16, 16),
+        "rgb_slots": (3, 3, side, side),
+        "decoder_masks": (3, side, side),
+        "reconstruction": (3, side, side),
         "segmentation": (24, 24),
     }
     assert all(x.shape[:2] == (2, 5) for x in out.values())
@@ -92,7 +106,8 @@ def test_sizes_off_the_stride(settings: dict[str, Any], height: int, width: int)
     out = model.infer(video)
     assert out["masks"].shape == (1, 3, 3, height, width)
     assert out["segmentation"].shape == (1, 3, height, width)
-    assert out["attn"].shape[-2:] == (-(-height // 4), -(-width // 4))
+    cells = 4 // model.perception.backbone.stride  # of four padded pixels
+    assert out["attn"].shape[-2:] == (-(-height // 4) * cells, -(-width // 4) * cells)
     for name in SUM_TO_ONE:
         assert (out[name].sum(2) - 1).abs().max() < 1e-5
     losses = model.train()(samples(video[0]))
@@ -364,7 +379,8 @@ def test_bad_samples_are_named() -> None:
     ("key", "value", "message"),
     [
         ("ENCODER.NORM", "LN", "ENCODER.NORM is 'LN'; nearest: "),
-        ("ENCODER.STRIDES", [2, 3], r"MODEL.SLOT_BERT.ENCODER: the product of the strides"),
+        ("ENCODER.NAME", "pyramide", "ENCODER.NAME is 'pyramide'; nearest: pyramid"),
+        ("ENCODER.STRIDES", [2, 3], r"MODEL.SLOT_BERT.ENCODER: the strides multiply to 6"),
         ("ENCODER.POSITION", "fourrier", "ENCODER.POSITION is 'fourrier'; nearest: fourier"),
         ("ATTENTION.INIT", "learnt", "ATTENTION.INIT is 'learnt'; nearest: learned"),
         ("ATTENTION.NUM_SLOTS", 0, "ATTENTION.NUM_SLOTS is 0; set 1 or more"),
