@@ -6,7 +6,7 @@ Shapes: T frames, K slots, O true objects, H W pixels, R R pixels of the reconst
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ from vidseg.assignment import linear_sum_assignment
 from vidseg.errors import DataError
 from vidseg.video.draw import track_color
 
-__all__ = ["ClipView", "match_objects", "slot_color"]
+__all__ = ["ClipView", "Color", "SlotFrame", "as_pictures", "match_objects", "slot_color"]
 
 _NUM_COLORS = 20
 
@@ -26,6 +26,37 @@ Color = tuple[int, int, int]
 def slot_color(slot: int) -> Color:
     """Gives the colour of a slot, one of 20 and the same in every picture, video and run."""
     return track_color(slot % _NUM_COLORS)
+
+
+@dataclass(frozen=True)
+class SlotFrame:
+    """What is known of one frame.
+
+    Attributes:
+        image: uint8 ``(H, W, 3)``.
+        masks: soft masks, float ``(K, h, w)`` of any size.
+        segmentation: slot of every pixel, int ``(H, W)``.
+        reconstruction: uint8 ``(R, R, 3)``; None if the model draws none.
+        label_map: true objects, int ``(H, W)``: 0 background, -1 unknown; None without truth.
+        slots_of_objects: the slot in whose colour a true object is shown.
+    """
+
+    image: np.ndarray
+    masks: np.ndarray
+    segmentation: np.ndarray
+    reconstruction: np.ndarray | None = None
+    label_map: np.ndarray | None = None
+    slots_of_objects: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def num_slots(self) -> int:
+        """K."""
+        return len(self.masks)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frame."""
+        return self.image.shape[0], self.image.shape[1]
 
 
 @dataclass(frozen=True)
@@ -82,20 +113,21 @@ class ClipView:
             None if label_maps is None else as_array(label_maps),
         )
 
-    @property
-    def num_frames(self) -> int:
+    def __len__(self) -> int:
         """T."""
         return len(self.frames)
 
-    @property
-    def num_slots(self) -> int:
-        """K."""
-        return self.masks.shape[1]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the frames."""
-        return self.frames.shape[1], self.frames.shape[2]
+    def __getitem__(self, number: int) -> SlotFrame:
+        """Gives one frame."""
+        drawn, truth = self.reconstruction, self.label_maps
+        return SlotFrame(
+            self.frames[number],
+            self.masks[number],
+            self.segmentation[number],
+            None if drawn is None else drawn[number],
+            None if truth is None else truth[number],
+            self.slots_of_objects,
+        )
 
     @cached_property
     def slots_of_objects(self) -> dict[int, int]:

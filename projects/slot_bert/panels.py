@@ -17,27 +17,28 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vidseg.video.labels import make_plate
 
-from .clip_view import Color, slot_color
+from .clip_view import Color, SlotFrame, slot_color
 
 __all__ = [
-    "BACKGROUND",
-    "CAPTION",
-    "GAP",
     "FramePanels",
     "PanelRow",
+    "area_shares",
+    "area_text",
+    "nearest_resized",
     "panel_size",
     "resized",
+    "resized_smoothly",
     "segmentation_picture",
     "slot_picture",
     "truth_picture",
 ]
 
-BACKGROUND = (24, 24, 28)
-CAPTION = (200, 200, 205)
-GAP = 4
-FONT_SIZE = 12
-_LINE = FONT_SIZE + 4
-_HEADER = FONT_SIZE + 12
+_BACKGROUND = (24, 24, 28)
+_CAPTION = (200, 200, 205)
+_GAP = 4
+_FONT_SIZE = 12
+_LINE = _FONT_SIZE + 4
+_HEADER = _FONT_SIZE + 12
 _CHECKER, _CHECKER_SIDE = (np.float32(222), np.float32(246)), 8
 _UNKNOWN, _NOTHING, _MISSED = (0, 0, 0), (58, 58, 64), (255, 255, 255)
 
@@ -145,18 +146,18 @@ class PanelRow:
     @property
     def width(self) -> int:
         """Of a row in pixels."""
-        return self.margin + GAP + len(self.titles) * (self.size[1] + GAP)
+        return self.margin + _GAP + len(self.titles) * (self.size[1] + _GAP)
 
     def header(self) -> np.ndarray:
         """Draws the titles."""
-        picture = Image.new("RGB", (self.width, _HEADER), BACKGROUND)
+        picture = Image.new("RGB", (self.width, _HEADER), _BACKGROUND)
         pen = ImageDraw.Draw(picture)
         for column, (title, color) in enumerate(zip(self.titles, self.colors, strict=True)):
             left = self._left(column)
             if color is None:
-                pen.text((left + 2, 4), title, font=_font(), fill=CAPTION)
+                pen.text((left + 2, 4), title, font=_font(), fill=_CAPTION)
             else:
-                plate = make_plate(title, color, FONT_SIZE, max_width=self.size[1])
+                plate = make_plate(title, color, _FONT_SIZE, max_width=self.size[1])
                 picture.paste(plate, (left, 3), plate)
         return np.asarray(picture)
 
@@ -171,7 +172,7 @@ class PanelRow:
             label: on the left.
         """
         height = self.size[0] + _LINE
-        canvas = np.full((height, self.width, 3), BACKGROUND, dtype=np.uint8)
+        canvas = np.full((height, self.width, 3), _BACKGROUND, dtype=np.uint8)
         for column, panel in enumerate(panels):
             left = self._left(column)
             canvas[: self.size[0], left : left + self.size[1]] = panel
@@ -180,12 +181,12 @@ class PanelRow:
         for column, caption in enumerate(captions):
             if caption:
                 place = (self._left(column) + 2, self.size[0] + 1)
-                pen.text(place, caption, font=_font(), fill=CAPTION)
-        pen.text((GAP, self.size[0] // 2 - FONT_SIZE), label, font=_font(), fill=CAPTION)
+                pen.text(place, caption, font=_font(), fill=_CAPTION)
+        pen.text((_GAP, self.size[0] // 2 - _FONT_SIZE), label, font=_font(), fill=_CAPTION)
         return np.asarray(picture)
 
     def _left(self, column: int) -> int:
-        return self.margin + GAP + column * (self.size[1] + GAP)
+        return self.margin + _GAP + column * (self.size[1] + _GAP)
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,20 @@ class FramePanels:
     opacity: float = 0.65
     margin: int = 0
 
+    @classmethod
+    def like(
+        cls, frame: SlotFrame, *, longest: int, opacity: float = 0.65, margin: int = 0
+    ) -> FramePanels:
+        """Gives the columns for frames like this one; a panel's longest side is given."""
+        return cls(
+            panel_size(frame.size, longest=longest),
+            frame.num_slots,
+            has_truth=frame.label_map is not None,
+            has_reconstruction=frame.reconstruction is not None,
+            opacity=opacity,
+            margin=margin,
+        )
+
     @property
     def layout(self) -> PanelRow:
         """Titles and places of the columns."""
@@ -219,39 +234,21 @@ class FramePanels:
             self.size, [*titles, *(f"slot {slot}" for slot in slots)], colors, self.margin
         )
 
-    def panels(
-        self,
-        frame: np.ndarray,
-        masks: np.ndarray,
-        segmentation: np.ndarray,
-        *,
-        reconstruction: np.ndarray | None = None,
-        truth: tuple[np.ndarray, Mapping[int, int]] | None = None,
-    ) -> tuple[list[np.ndarray], list[str]]:
-        """Draws the panels of a frame and says what is below them.
-
-        Args:
-            frame: uint8 ``(H, W, 3)``.
-            masks: float ``(K, H', W')`` of any size.
-            segmentation: ``(H, W)``.
-            reconstruction: uint8 ``(R, R, 3)``.
-            truth: label map ``(H, W)`` and the slot of each object.
-
-        Returns:
-            Panels and captions, as many as there are columns.
-        """
-        small = resized(frame, self.size)
-        panels = [small]
-        if truth is not None:
-            label_map = nearest_resized(truth[0], self.size)
-            panels.append(truth_picture(label_map, truth[1], small, opacity=self.opacity))
-        painted = nearest_resized(segmentation, self.size)
-        panels.append(segmentation_picture(painted, small, opacity=self.opacity))
-        if reconstruction is not None:
-            panels.append(resized_smoothly(reconstruction, self.size))
+    def panels(self, frame: SlotFrame) -> tuple[list[np.ndarray], list[str]]:
+        """Draws the panels of a frame and says what is below them, one for each column."""
+        image = resized(frame.image, self.size)
+        panels = [image]
+        if frame.label_map is not None:
+            truth = nearest_resized(frame.label_map, self.size)
+            slots = frame.slots_of_objects
+            panels.append(truth_picture(truth, slots, image, opacity=self.opacity))
+        painted = nearest_resized(frame.segmentation, self.size)
+        panels.append(segmentation_picture(painted, image, opacity=self.opacity))
+        if frame.reconstruction is not None:
+            panels.append(resized_smoothly(frame.reconstruction, self.size))
         captions = [""] * len(panels)
-        panels += self.slots(small, masks)
-        captions += [area_text(share) for share in area_shares(segmentation, self.num_slots)]
+        panels += self.slots(image, frame.masks)
+        captions += [area_text(share) for share in area_shares(frame.segmentation, self.num_slots)]
         return panels, captions
 
     def slots(self, frame: np.ndarray, masks: np.ndarray) -> list[np.ndarray]:
@@ -295,4 +292,4 @@ def resized_smoothly(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 @cache
 def _font() -> Any:
-    return ImageFont.load_default(FONT_SIZE)
+    return ImageFont.load_default(_FONT_SIZE)

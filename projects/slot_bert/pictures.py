@@ -1,13 +1,14 @@
-"""Pictures of a clip: frames from top to bottom, beside each what every slot sees of it.
+"""Pictures and videos of a clip: what every slot sees of its frames.
 
-Shapes: T frames, K slots, I iterations, H W pixels.
+Shapes: T frames, K slots, I iterations, H W pixels, h w of the attention.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
@@ -15,13 +16,40 @@ from PIL import Image
 from vidseg.video.images import save_image
 from vidseg.video.strip import evenly
 
-from .clip_view import ClipView
-from .panels import FramePanels, panel_size
+from .clip_view import ClipView, SlotFrame
+from .panels import FramePanels, soft_resized
+from .video_output import SlotVideos
 
-__all__ = ["GRID_PANEL", "save_clip_grid"]
+__all__ = ["Grid", "save_clip_grid", "save_clip_pictures", "save_iterations"]
 
-GRID_PANEL = 128  # longest side of a panel in pixels
-_MARGIN = 62
+_PANEL = 128  # longest side in pixels
+_MARGIN = 76
+_FPS = 8.0  # of clips that have no rate of their own
+
+
+def save_clip_pictures(
+    folder: Path, sample: Mapping[str, Any], prediction: Mapping[str, Any]
+) -> list[Path]:
+    """Writes ``grid.png``, ``panels.mp4`` and ``panels.gif`` of a clip to a folder of its own.
+
+    Args:
+        folder: holds the folders of the clips.
+        sample: of the evaluation: ``video_id``, ``frames`` and, if known, ``label_maps``.
+        prediction: see ``ClipView.of``.
+
+    Returns:
+        The files written.
+
+    Raises:
+        DataError: if frames and prediction do not belong together, or a file cannot be written.
+    """
+    own = folder / quote(str(sample["video_id"]), safe=" ")  # some data sets have paths as ids
+    view = ClipView.of(sample["frames"], prediction, sample.get("label_maps"))
+    _save_grid(own / "grid.png", view)
+    with SlotVideos(own, view[0], fps=_FPS, names=["panels"]) as videos:
+        for number in range(len(view)):
+            videos.write(view[number], time=number / _FPS)
+    return [own / "grid.png", *videos.files]
 
 
 def save_clip_grid(
@@ -50,33 +78,50 @@ def save_clip_grid(
         DataError: if frames and prediction do not belong together, or the file cannot be written.
     """
     view = ClipView.of(frames, prediction, label_maps)
-    painter = FramePanels(
-        panel_size(view.size, longest=GRID_PANEL),
-        view.num_slots,
-        has_truth=view.label_maps is not None,
-        has_reconstruction=view.reconstruction is not None,
-        opacity=opacity,
-        margin=_MARGIN,
-    )
-    layout = painter.layout
-    rows = [layout.header()]
-    for number in evenly(range(view.num_frames), max_frames):
-        rows.append(layout.row(*frame_panels(painter, view, number), f"frame {number}"))
-    save_image(Image.fromarray(np.concatenate(rows)), path)
+    _save_grid(path, view, max_frames=max_frames, opacity=opacity)
 
 
-def frame_panels(
-    painter: FramePanels, view: ClipView, number: int
-) -> tuple[list[np.ndarray], list[str]]:
-    """Draws the panels of one frame of a clip."""
-    truth = None
-    if view.label_maps is not None:
-        truth = view.label_maps[number], view.slots_of_objects
-    drawn = view.reconstruction
-    return painter.panels(
-        view.frames[number],
-        view.masks[number],
-        view.segmentation[number],
-        reconstruction=None if drawn is None else drawn[number],
-        truth=truth,
-    )
+def save_iterations(path: Path, frame: SlotFrame, attention: np.ndarray) -> None:
+    """Draws how the slots share a frame out, a row for every iteration of slot attention.
+
+    Args:
+        path: of the picture.
+        frame: what is attended to.
+        attention: after each iteration, float ``(I, K, h, w)``, sum 1 over K.
+
+    Raises:
+        DataError: if the file cannot be written.
+    """
+    rows = []
+    for number, maps in enumerate(attention, 1):
+        masks = np.stack([soft_resized(one, frame.size) for one in maps])
+        step = SlotFrame(frame.image, masks, masks.argmax(0))
+        rows.append((step, f"iteration {number}"))
+    grid = Grid(rows[0][0])
+    grid.save(path, [grid.draw(*row) for row in rows])
+
+
+class Grid:
+    """Draws a picture of rows of panels.
+
+    Args:
+        first: frame like which the others are.
+        opacity: of the colours on the frame, 0 to 1.
+    """
+
+    def __init__(self, first: SlotFrame, *, opacity: float = 0.65) -> None:
+        self._painter = FramePanels.like(first, longest=_PANEL, opacity=opacity, margin=_MARGIN)
+
+    def draw(self, frame: SlotFrame, label: str) -> np.ndarray:
+        """Draws the row of a frame."""
+        return self._painter.layout.row(*self._painter.panels(frame), label)
+
+    def save(self, path: Path, rows: Sequence[np.ndarray]) -> None:
+        """Writes the picture of some rows."""
+        save_image(Image.fromarray(np.concatenate([self._painter.layout.header(), *rows])), path)
+
+
+def _save_grid(path: Path, view: ClipView, *, max_frames: int = 8, opacity: float = 0.65) -> None:
+    grid = Grid(view[0], opacity=opacity)
+    chosen = evenly(range(len(view)), max_frames)
+    grid.save(path, [grid.draw(view[number], f"frame {number}") for number in chosen])
