@@ -16,6 +16,7 @@ import numpy as np
 
 from vidseg.errors import DataError, nearest
 
+from .arrays import ARRAY_SUFFIX, ArrayFrames
 from .decode import DEFAULT_FPS, VideoFrame, VideoInfo, decode_file, probe_file
 from .images import IMAGE_SUFFIXES, as_image, list_images, load_image
 from .live import LiveSource, is_live
@@ -38,10 +39,11 @@ class VideoReader:
     Files can be iterated again and again; a live source or an iterator of arrays only once.
 
     Args:
-        source: path of a video, picture or folder of pictures (natural order); a live source: a
-            camera (``"camera:0"``, ``"/dev/video0"``), the standard input (``"-"``) or a named
-            pipe, through which an encoded video comes; or any iterable of picture paths, arrays
-            or tensors (see ``images.as_image``), which need not end.
+        source: path of a video, a picture, a folder of pictures (natural order) or a ``.npy`` file
+            (see ``arrays.ArrayFrames``); a live source: a camera (``"camera:0"``,
+            ``"/dev/video0"``), the standard input (``"-"``) or a named pipe, through which an
+            encoded video comes; or any iterable of picture paths, arrays or tensors (see
+            ``images.as_image``), which need not end.
         fps: frames per second of pictures and arrays; a video file brings its own.
         every: gives only each ``every``-th frame; numbers and times stay those of the source.
         max_frames: ends after so many frames, ``None`` for all.
@@ -106,6 +108,8 @@ class VideoReader:
             return _open_items(list_images(path), fps, str(path))
         if self.is_picture:
             return _open_items([path], fps, str(path))
+        if path.suffix.lower() == ARRAY_SUFFIX:
+            return _open_items(ArrayFrames(path), fps, str(path))
         info = probe_file(path, warn=not self.quiet)
         return info, lambda: decode_file(path, info, warn=not self.quiet)
 
