@@ -16,7 +16,15 @@ from vidseg.assignment import linear_sum_assignment
 from vidseg.errors import DataError
 from vidseg.video.draw import track_color
 
-__all__ = ["ClipView", "Color", "SlotFrame", "as_pictures", "match_objects", "slot_color"]
+__all__ = [
+    "ClipView",
+    "Color",
+    "SlotFrame",
+    "as_array",
+    "as_pictures",
+    "match_objects",
+    "slot_color",
+]
 
 _NUM_COLORS = 20
 

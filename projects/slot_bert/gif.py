@@ -17,7 +17,7 @@ from .thinning import Thinned
 
 __all__ = ["GifWriter"]
 
-_MAX_FRAMES = 256
+_MAX_FRAMES = 128
 _MIN_DELAY = 0.02  # seconds; players slow a gif down that asks for less
 
 
@@ -68,8 +68,10 @@ class GifWriter:
         if not self._kept.takes_next:
             self._kept.skip()
             return
-        # A byte per pixel from here on.
-        small = Image.fromarray(image).quantize(256, dither=Image.Dither.NONE)
+        # A byte per pixel from here on. The octree keeps small spots of colour; a median cut gives
+        # all of its colours to the large areas.
+        octree = Image.Quantize.FASTOCTREE
+        small = Image.fromarray(image).quantize(256, octree, dither=Image.Dither.NONE)
         self._kept.add((time, small))
 
     def close(self) -> None:

@@ -20,11 +20,15 @@ from vidseg.modeling.meta_arch import ResultPlace
 from vidseg.rle import RLE
 from vidseg.structures import FrameAttention, QueryRows, VideoInstances
 
+from .perception import SlotPerception
+
 __all__ = ["SlotModel", "SlotRecorder", "SlotSession", "resize", "segment"]
 
 
 class SlotModel(Protocol):
     """What a session needs of the model."""
+
+    perception: SlotPerception
 
     def stream(self, frames: Tensor, state: Any = None) -> tuple[dict[str, Tensor], Any]:
         """Takes the next frames ``(t, 3, H, W)``; gives one entry of each output per frame."""
@@ -179,12 +183,15 @@ class SlotRecorder:
     ) -> list[FrameAttention]:
         """Tells where slots looked in a window; see ``Recorder``. Windows come in order."""
         before = None if start == 0 else self._state
-        outputs, self._state = self._model.stream(resize(frames, self._size), before)
+        inputs = resize(frames, self._size)
+        outputs, self._state = self._model.stream(inputs, before)
         maps = outputs["attn"][:, list(track_ids)].float().cpu()
         total = maps.sum((2, 3), keepdim=True)
         maps = torch.where(total > 0, maps / total.clamp(min=1e-12), 0)
+        padded = self._model.perception.padded(inputs[None]).shape
+        covered = (padded[-2] / inputs.shape[-2], padded[-1] / inputs.shape[-1])
         queries, shares = list(track_ids), [1.0] * len(track_ids)
-        return [FrameAttention(one, (1.0, 1.0), queries, shares) for one in maps]
+        return [FrameAttention(one, covered, queries, shares) for one in maps]
 
     def frame_weights(self, track_ids: Sequence[int]) -> None:
         """Gives nothing: there are no classes that frames could count for."""

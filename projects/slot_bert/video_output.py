@@ -33,7 +33,7 @@ __all__ = ["FORMATS", "VIDEOS", "SlotVideos"]
 
 FORMATS = ("mp4", "gif")
 VIDEOS = ("original", "segmentation", "reconstruction", "slots", "panels")
-_PANEL, _SLOT, _ENLARGED, _LARGEST = 128, 200, 256, 640  # longest sides in pixels
+_PANEL, _SLOT, _ENLARGED, _LARGEST = 128, 160, 256, 640  # longest sides in pixels
 
 
 class SlotVideos:
