@@ -117,6 +117,12 @@ class ScratchFile:
                 raise ResourceError(f"the temporary file with {self._what} was cut off")
             data = data[count:]
 
+    def close(self) -> None:
+        """Gives up what was written; without it, that happens with the end of the object."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
 
 def write_atomically(
     path: Path, write: Callable[[BinaryIO], object], *, durable: bool = True

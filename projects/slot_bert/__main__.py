@@ -30,8 +30,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     show.add_parser(commands)
     # Overrides may stand between options, which parsers with commands cannot read by themselves.
     if argv and argv[0] in commands.choices:
-        args: argparse.Namespace = commands.choices[argv[0]].parse_intermixed_args(argv[1:])
-        return args
+        return show.with_overrides(commands.choices[argv[0]].parse_intermixed_args(argv[1:]))
     return parser.parse_args(argv)
 
 

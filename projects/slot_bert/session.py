@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidseg import rle
-from vidseg.errors import DataError
+from vidseg.errors import DataError, UserError
 from vidseg.modeling.meta_arch import ResultPlace
 from vidseg.rle import RLE
 from vidseg.structures import FrameAttention, QueryRows, VideoInstances
 
 from .perception import SlotPerception
 
-__all__ = ["SlotModel", "SlotRecorder", "SlotSession", "resize", "segment"]
+__all__ = ["SlotModel", "SlotRecorder", "SlotSession", "check_numbers", "resize", "segment"]
 
 
 class SlotModel(Protocol):
@@ -75,6 +75,7 @@ class SlotSession:
 
         Raises:
             DataError: if the frames' size differs from before.
+            UserError: if the weights have diverged.
         """
         height, width = frames.shape[-2:]
         size = (height, width)
@@ -84,7 +85,9 @@ class SlotSession:
                 f"{self._size[1]}x{self._size[0]} pixels in one video"
             )
         self._size = size
-        outputs, self._state = self._model.stream(resize(frames, self._input_size), self._state)
+        inputs = resize(frames, self._input_size)
+        outputs, self._state = self._model.stream(inputs, self._state)
+        check_numbers(outputs, self._num_frames)
         self._count(outputs["masks"])
         found = segment(outputs, self._place.size_for(size))
         self._masks = self._masks or [[] for _ in range(outputs["masks"].shape[1])]
@@ -218,6 +221,22 @@ def resize(frames: Tensor, size: tuple[int, int] | None) -> Tensor:
     else:
         small = F.interpolate(frames.float(), size, mode="bilinear", align_corners=False)
     return small.round().to(torch.uint8)
+
+
+def check_numbers(outputs: dict[str, Tensor], first: int) -> None:
+    """Checks that masks ``(t, K, h, w)`` are numbers.
+
+    Args:
+        outputs: with ``masks``.
+        first: number of their first frame.
+
+    Raises:
+        UserError: if not; names the frame.
+    """
+    is_fine = outputs["masks"].isfinite().flatten(1).all(1)
+    if not is_fine.all():
+        frame = first + int(is_fine.int().argmin())
+        raise UserError(f"the masks of frame {frame} are no numbers; the weights have diverged")
 
 
 def segment(outputs: dict[str, Tensor], size: tuple[int, int]) -> np.ndarray:

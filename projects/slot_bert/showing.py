@@ -28,7 +28,7 @@ from .clips_input import to_video
 from .model import SlotBERT
 from .perception import SlotPerception
 from .pictures import Grid, save_iterations
-from .session import resize, segment
+from .session import check_numbers, resize, segment
 from .thinning import Thinned
 from .time_modes import run_independent
 from .track_files import ArrayFile, TrackFile
@@ -104,6 +104,7 @@ class SlotShow:
 
         Raises:
             DataError: if the video cannot be read or a file not be written.
+            UserError: if the weights have diverged.
         """
         rows: Thinned[tuple[int, np.ndarray]] = Thinned(4 * _MAX_ROWS)
         areas, start, grid, num = np.zeros(self.model.num_slots), 0.0, None, 0
@@ -147,13 +148,15 @@ class SlotShow:
         self, reader: VideoReader, arrays: ArrayFile
     ) -> Iterator[tuple[VideoFrame, SlotFrame]]:
         """Runs the model; yields every frame with what is known of it, and keeps its arrays."""
-        source, state = reader.frames(), None
+        source, state, num = reader.frames(), None, 0
         while window := list(itertools.islice(source, self.window)):
             images = np.stack([frame.image for frame in window])
             frames = torch.from_numpy(images).permute(0, 3, 1, 2)
             with torch.no_grad(), self.precision.autocast():
                 inputs = resize(frames, self.model.input_size)
                 outputs, state = self.model.stream(inputs, state)
+            check_numbers(outputs, num)
+            num += len(window)
             slots = segment(outputs, reader.info.size)
             masks, drawn = as_array(outputs["masks"]), as_pictures(outputs["reconstruction"])
             arrays.write(
@@ -169,7 +172,7 @@ class SlotShow:
                 yield frame, SlotFrame(frame.image, masks[row], slots[row], drawn[row])
 
     def _write_iterations(self, path: Path, frame: SlotFrame) -> None:
-        image = torch.from_numpy(frame.image).permute(2, 0, 1)[None].to(self.model.device)
+        image = torch.tensor(frame.image).permute(2, 0, 1)[None].to(self.model.device)
         with self.precision.autocast():
             maps = attention_by_iteration(
                 self.model.perception, resize(image, self.model.input_size)

@@ -158,8 +158,21 @@ class ArrayFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None or not self._arrays:
-            return
+        try:
+            if kind is None and self._arrays:
+                self._save()
+        finally:
+            for array in self._arrays.values():
+                array.close()
+
+    def write(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Appends to each array rows ``(t, ...)``, of the same shape and type every time."""
+        for name, rows in arrays.items():
+            if name not in self._arrays:
+                self._arrays[name] = _GrowingArray(rows.shape[1:], rows.dtype)
+            self._arrays[name].append(rows)
+
+    def _save(self) -> None:
         draft = Draft(self.path)
         options: dict[str, Any] = {"compression": zipfile.ZIP_DEFLATED, "compresslevel": 1}
         try:
@@ -171,13 +184,6 @@ class ArrayFile:
                 draft.publish()
         finally:
             draft.discard()
-
-    def write(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Appends to each array rows ``(t, ...)``, of the same shape and type every time."""
-        for name, rows in arrays.items():
-            if name not in self._arrays:
-                self._arrays[name] = _GrowingArray(rows.shape[1:], rows.dtype)
-            self._arrays[name].append(rows)
 
 
 class _GrowingArray:
@@ -191,6 +197,9 @@ class _GrowingArray:
         self._file.write(self._size, memoryview(content))
         self._size += len(content)
         self._length += len(rows)
+
+    def close(self) -> None:
+        self._file.close()
 
     def copy_to(self, file: Any) -> None:
         shape = (self._length, *self._shape)

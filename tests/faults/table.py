@@ -14,6 +14,7 @@ from tests.faults import (  # noqa: F401 (fill it)
     disks,
     kills,
     persistence,
+    slots,
     training,
 )
 from tests.faults.ground import FAULTS, Fault

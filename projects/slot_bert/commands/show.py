@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_parser", "run"]
+__all__ = ["add_parser", "run", "with_overrides"]
 
 EXAMPLE = """example:
   python -m vidseg.projects.slot_bert show --config-file projects/slot_bert/tiny_cpu.yaml \\
@@ -65,12 +65,23 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def with_overrides(args: argparse.Namespace) -> argparse.Namespace:
+    """Moves trailing KEY VALUE pairs to the overrides; ``--input`` takes any number of words."""
+    words = args.input
+    keys = (i for i, word in enumerate(words) if word.isupper() and not Path(word).exists())
+    first = next(keys, len(words))
+    args.input, args.overrides = words[:first], [*words[first:], *args.overrides]
+    return args
+
+
 def run(args: argparse.Namespace) -> int:
     """Shows every input; one that fails does not stop the others."""
     from vidseg.config import load_config
     from vidseg.errors import UserError
     from vidseg.files import make_folder
 
+    if not args.input:
+        raise UserError("--input: no path given")
     cfg = load_config(args.config_file, args.overrides, args.plugin)  # mistakes show at once
     make_folder(args.output, "--output: the folder")
     from vidseg.video.images import list_videos, name_videos
