@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidseg import rle
+from vidseg.data.transforms import Resize
 from vidseg.errors import DataError, UserError
 from vidseg.modeling.meta_arch import ResultPlace
 from vidseg.rle import RLE
@@ -212,15 +213,15 @@ def resize(frames: Tensor, size: tuple[int, int] | None) -> Tensor:
         size: (h, w); with None or (0, 0) frames stay as they are.
 
     Returns:
-        uint8 ``(t, 3, h, w)``: means over pixels if reduced, bilinear if enlarged.
+        uint8 ``(t, 3, h, w)``, resized as the frames of data sets are.
     """
-    if size is None or not all(size) or tuple(frames.shape[-2:]) == tuple(size):
+    before = (int(frames.shape[-2]), int(frames.shape[-1]))
+    if size is None or not all(size) or before == tuple(size):
         return frames
-    if size[0] <= frames.shape[-2] and size[1] <= frames.shape[-1]:
-        small = F.interpolate(frames.float(), size, mode="area")
-    else:
-        small = F.interpolate(frames.float(), size, mode="bilinear", align_corners=False)
-    return small.round().to(torch.uint8)
+    change = Resize(before, (size[0], size[1]))
+    images = frames.permute(0, 2, 3, 1).cpu().numpy()
+    small = np.stack([change.image(image) for image in images])
+    return torch.from_numpy(small).permute(0, 3, 1, 2)
 
 
 def check_numbers(outputs: dict[str, Tensor], first: int) -> None:

