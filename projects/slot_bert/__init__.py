@@ -13,13 +13,24 @@ from .config import add_config
 
 __all__ = ["COMPONENTS", "add_config"]
 
-COMPONENTS: tuple[str, ...] = (
-    "data_sets",
+COMPONENTS = (
+    "data_sets",  # first: a component that fails leaves out those after it
     "mapper",
+    "model",
+    "evaluator",
 )
 
-_MODULES: dict[str, str] = {
+_MODULES = {
+    "BroadcastDecoder": "decoders",
+    "InitialSlots": "initial_slots",
     "MovingShapes": "moving_shapes",
+    "PixelMLPDecoder": "decoders",
+    "SimpleConvEncoder": "encoder",
+    "SlotAttention": "slot_attention",
+    "SlotBERT": "model",
+    "SlotCriterion": "criterion",
+    "TemporalSlotTransformer": "temporal_transformer",
+    "collapse_figures": "collapse",
     "grid_ceiling": "grid_ceiling",
     "kmeans_labels": "kmeans_baseline",
 }
