@@ -19,7 +19,7 @@ from vidseg.evaluation.discovery import Share, psnr, score_segments, used_segmen
 from vidseg.evaluation.merged_discovery import merged_shares
 from vidseg.evaluation.region_boundary import region_boundary_shares
 
-from .baselines import CEILING, ceiling_shares, kmeans_shares
+from .baselines import CEILING, ceiling_shares, kmeans_shares, scores_by_start
 from .clips_input import to_video
 from .collapse import collapse_figures
 from .hidden_frames import dropped_frame_shares
@@ -38,10 +38,9 @@ def score_clip(
     *,
     num_slots: int,
     mask_source: str = "attn",
-    first_frame: bool = True,
     with_baselines: bool = True,
-) -> dict[str, Shares]:
-    """Scores a prediction and what is simpler, by method and metric.
+) -> list[dict[str, Shares]]:
+    """Scores a prediction and what is simpler.
 
     Args:
         sample: ``frames``, and ``label_maps`` and ``dropped`` if known; see the evaluator.
@@ -50,34 +49,37 @@ def score_clip(
             ``slots_corrected`` with ``slots_seen``, see ``dropped_frame_shares``.
         num_slots: clusters of k-means.
         mask_source: masks whose grid has a ceiling: ``"attn"``, ``"decoder"`` or ``"product"``.
-        first_frame: whether the first frame counts.
         with_baselines: score k-means and the ceiling, too.
+
+    Returns:
+        Shares by method and metric, from the first frame on, and from the second one on.
 
     Raises:
         DataError: if truth and prediction differ in size.
         UserError: if something predicted is no number.
     """
-    name = sample["video_id"]
-    _check_finite(name, prediction)
+    _check_finite(sample["video_id"], prediction)
     segments = prediction["segmentation"].numpy()
     video = to_video(torch.as_tensor(sample["frames"]))
     labels = _labels(sample, segments)
-    dropped = sample.get("dropped")
-    dropped = None if dropped is None else torch.as_tensor(dropped).bool()
     errors = _frame_psnr(video, prediction.get("reconstruction"))
-    model: Shares = _means(errors, slice(None if first_frame else 1, None), "reconstruction/")
-    model |= _slot_shares(prediction, segments)
-    scores = {MODEL: model}
-    if labels is not None:
-        model |= score_segments(labels, segments, first_frame=first_frame)
-        model |= _other_protocols(labels, segments, first_frame)
-        if with_baselines:
-            scores |= kmeans_shares(video, labels, num_slots, first_frame=first_frame)
-            grid = _mask_grid(prediction, mask_source)
-            if grid is not None:
-                scores[CEILING] = ceiling_shares(labels, grid, first_frame=first_frame)
-    if dropped is not None and bool(dropped.any()):
-        model |= _dropped_shares(prediction, dropped, labels, errors)
+    common = _slot_shares(prediction, segments) | _dropped_shares(
+        sample, prediction, labels, errors
+    )
+    scores: list[dict[str, Shares]] = [
+        {MODEL: _means(errors, slice(start, None), "reconstruction/") | common} for start in (0, 1)
+    ]
+    if labels is None:
+        return scores
+    methods = {MODEL: _model_shares(labels, segments)}
+    if with_baselines:
+        methods |= kmeans_shares(video, labels, num_slots)
+        grid = _mask_grid(prediction, mask_source)
+        if grid is not None:
+            methods[CEILING] = ceiling_shares(labels, grid)
+    for name, by_start in methods.items():
+        for found, shares in zip(scores, by_start, strict=True):
+            found[name] = {**found.get(name, {}), **shares}
     return scores
 
 
@@ -125,14 +127,15 @@ def _slot_shares(prediction: Mapping[str, Tensor], segments: NDArray[Any]) -> Sh
     return shares | {"slots/used_slots": (used_segments(segments), 1.0)}
 
 
-def _other_protocols(labels: NDArray[Any], segments: NDArray[Any], first_frame: bool) -> Shares:
-    """Gives J&F in percent, and the figures of SOLV's protocol."""
-    start = 0 if first_frame else 1
-    labels, segments = labels[start:], segments[start:]
-    fits = region_boundary_shares(labels, segments)
-    shares: Shares = {f"video/{name}": (100 * x, count) for name, (x, count) in fits.items()}
-    merged = merged_shares(labels, segments)
-    return shares | {f"solv/{name}": share for name, share in merged.items()}
+def _model_shares(labels: NDArray[Any], segments: NDArray[Any]) -> list[Shares]:
+    """Gives all figures of the segments by start: also J&F in percent, and those of SOLV."""
+    by_start = scores_by_start(labels, segments)
+    for start, shares in enumerate(by_start):
+        fits = region_boundary_shares(labels[start:], segments[start:])
+        shares |= {f"video/{name}": (100 * total, count) for name, (total, count) in fits.items()}
+        merged = merged_shares(labels[start:], segments[start:])
+        shares |= {f"solv/{name}": share for name, share in merged.items()}
+    return by_start
 
 
 def _mask_grid(prediction: Mapping[str, Tensor], mask_source: str) -> tuple[int, int] | None:
@@ -147,12 +150,15 @@ def _mask_grid(prediction: Mapping[str, Tensor], mask_source: str) -> tuple[int,
 
 
 def _dropped_shares(
+    sample: Mapping[str, Any],
     prediction: Mapping[str, Tensor],
-    dropped: Tensor,
     labels: NDArray[Any] | None,
     errors: Mapping[str, NDArray[np.float64]],
 ) -> Shares:
     """Gives the figures of the frames that were not looked at."""
+    dropped = torch.as_tensor(sample.get("dropped", False)).bool()
+    if not bool(dropped.any()):
+        return {}
     chosen = dropped.numpy()
     shares = _means(errors, chosen, "")
     if labels is not None:

@@ -126,7 +126,6 @@ class SlotDiscoveryEvaluator(Evaluator):
             prediction,
             num_slots=self._num_slots,
             mask_source=self._mask_source,
-            first_frame=self._first_frame,
             with_baselines=self._with_baselines,
         )
         return {"scores": scores, _PICTURED: self._draw(sample, prediction)}
@@ -138,7 +137,9 @@ class SlotDiscoveryEvaluator(Evaluator):
         there is truth, ``reconstruction`` and ``slots`` if the model tells of them, ``dropped`` if
         frames were dropped. What is undefined is nan.
         """
-        split = SplitScores({name: result["scores"] for name, result in results.items()})
+        start = 0 if self._first_frame else 1
+        clips = {name: result["scores"][start] for name, result in results.items()}
+        split = SplitScores(self._with_complete(clips))
         figures = split.figures(self._num_resamples)
         if not figures:
             logger.warning("%s: no clip was predicted, nothing to score", self._dataset_name)
@@ -165,6 +166,19 @@ class SlotDiscoveryEvaluator(Evaluator):
         report = Report(self._dataset_name, split, figures, self._warn(metrics.get("slots", {})))
         self._write(report, metrics)
         return metrics
+
+    def _with_complete(self, clips: dict[Any, Any]) -> dict[Any, Any]:
+        """Leaves out baselines that some clips have no scores of: clips would differ by method.
+
+        That is so if an evaluation was stopped and goes on with another setting.
+        """
+        known = [clip.keys() for clip in clips.values() if "video/FG-ARI" in clip[MODEL]]
+        common = set.intersection(*map(set, known)) if known else set()
+        kept = {MODEL, *(common if self._with_baselines else ())}
+        return {
+            name: {method: shares for method, shares in clip.items() if method in kept}
+            for name, clip in clips.items()
+        }
 
     def _write(self, report: Report, metrics: Metrics) -> None:
         path = self._output_dir / "report.md"

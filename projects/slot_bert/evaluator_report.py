@@ -170,7 +170,7 @@ def _dropped_section(model: Mapping[str, Figure]) -> str:
         if f"dropped/{name}" in model
     ]
     if others:
-        parts.append(f"In these frames: {', '.join(others)}.")
+        parts.append(f"In these frames: {', '.join(others)}. K-means above looks at them.")
     return "\n\n".join(parts)
 
 

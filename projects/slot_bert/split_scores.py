@@ -89,6 +89,8 @@ class SplitScores:
         """
         if not self.ids:
             return {}
+        if len(self.ids) == 1:
+            num_resamples = 0  # nothing to draw from
         names = [*self._places, *((MODEL, name) for name, _, _ in self._comparisons())]
         low, high = bootstrap_interval(
             self._sums.reshape(len(self.ids), -1), self._derive, num_resamples=num_resamples

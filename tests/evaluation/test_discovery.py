@@ -196,6 +196,7 @@ def test_one_object() -> None:
     labels[:, 1:, 1:] = 1
     whole = score_segments(labels, np.zeros_like(labels))
     assert whole["video/FG-ARI"] == (1, 1)
+    assert whole["video/ARI"] == (0, 1)
     assert whole["image/FG-ARI"] == (2, 2)
     assert whole["video/mBO"] == whole["video/mIoU"] == (pytest.approx(4 / 9), 1)
     cut = labels.copy()
@@ -219,7 +220,9 @@ def test_frames_without_objects_are_left_out_or_count_as_1() -> None:
     assert score_segments(labels, swapped)["image/FG-ARI_empty_is_1"] == (3, 3)
     nothing = score_segments(np.zeros_like(labels), steady)
     assert nothing["video/FG-ARI"] == nothing["image/mBO"] == nothing["video/mIoU"] == (0, 0)
-    assert all(math.isnan(v) for n, v in mean_shares([nothing]).items() if "empty" not in n)
+    assert nothing["image/ARI"] == (0, 4)
+    means = mean_shares([nothing])
+    assert all(math.isnan(means[f"{level}/mIoU"]) for level in ("video", "image"))
     assert nothing["image/FG-ARI_empty_is_1"] == (4, 4)
     padding = score_segments(np.full_like(labels, -1), steady)
     assert set(padding.values()) == {(0, 0)}

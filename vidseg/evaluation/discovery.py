@@ -241,9 +241,9 @@ def score_segments(
         first_frame: whether the first frame counts; some protocols give its boxes away.
 
     Returns:
-        ``FG-ARI``, ``FG-ARI_empty_is_1``, ``mBO`` and ``mIoU`` under ``video/`` and ``image/``, and
-        those of ``identity_shares`` under ``identity/``; what is undefined is a sum over nothing.
-        Give those of many videos to ``mean_shares``.
+        ``FG-ARI``, ``FG-ARI_empty_is_1``, ``ARI`` (of all pixels), ``mBO`` and ``mIoU`` under
+        ``video/`` and ``image/``, and those of ``identity_shares`` under ``identity/``; what is
+        undefined is a sum over nothing. Give those of many videos to ``mean_shares``.
 
     Raises:
         ValueError: see ``contingency_tables``.
@@ -254,6 +254,8 @@ def score_segments(
     for level, counts in (("video", tables.sum(0, keepdims=True)), ("image", tables)):
         shares[f"{level}/FG-ARI"] = _share(foreground_ari(counts))
         shares[f"{level}/FG-ARI_empty_is_1"] = _share(foreground_ari(counts, empty=1.0))
+        is_known = counts.sum((1, 2)) > 0
+        shares[f"{level}/ARI"] = _share(np.where(is_known, adjusted_rand_index(counts), math.nan))
         shares[f"{level}/mBO"] = _share(mean_best_overlap(counts))
         shares[f"{level}/mIoU"] = _share(mean_matched_iou(counts))
     shares |= {f"identity/{name}": share for name, share in identity_shares(tables).items()}

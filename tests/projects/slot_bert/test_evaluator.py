@@ -26,7 +26,7 @@ from vidseg.projects.slot_bert.grid_ceiling import grid_ceiling
 from vidseg.projects.slot_bert.kmeans_baseline import kmeans_labels
 
 T, H, W, K, D = 4, 24, 32, 5, 8
-Clip = tuple[dict[str, Any], dict[str, torch.Tensor]]
+Clip = tuple[dict[str, Any], dict[str, Any]]
 RGB = torch.tensor([[60, 60, 60], [220, 30, 30], [30, 200, 40], [40, 60, 230]])
 
 
@@ -223,6 +223,24 @@ def test_what_is_kept_is_plain_json_and_can_be_continued(tmp_path: Path, clips: 
         part.results = store
         part.process([sample], [prediction])
     assert flatten(part.evaluate()) == pytest.approx(whole, nan_ok=True, abs=0)
+
+
+def test_a_stopped_evaluation_may_go_on_with_other_settings(
+    tmp_path: Path, clips: list[Clip]
+) -> None:
+    store: dict[str, Any] = {}
+
+    def run(part: list[Clip], **options: Any) -> dict[str, float]:
+        evaluator = SlotDiscoveryEvaluator(tmp_path, num_slots=K, num_resamples=0, **options)
+        evaluator.results = store
+        evaluator.process(*zip(*part, strict=True))
+        return flatten(evaluator.evaluate())
+
+    run(clips[:2], with_baselines=False)
+    mixed = run(clips[2:4], first_frame=False)
+    assert not any(name.startswith("baselines") for name in mixed)
+    whole = evaluate(tmp_path / "whole", clips[:4], num_resamples=0, first_frame=False)
+    assert mixed == pytest.approx(whole, nan_ok=True, abs=0)
 
 
 def test_clips_without_truth(tmp_path: Path) -> None:
