@@ -151,10 +151,11 @@ class SlotClipMapper:
     def _frame_size(self, record: Record) -> tuple[int, int]:
         return self.size if any(self.size) else (record["height"], record["width"])
 
-    @staticmethod
-    def sample_bytes(record: Record) -> int:
+    def sample_bytes(self, record: Record) -> int:
         """Gives the size of a whole test video in memory, with its label maps."""
-        return int(record["length"] * record["height"] * record["width"] * 5)
+        height, width = self._frame_size(record)
+        length = self.shape_frames if "split" in record else record["length"]
+        return int(length) * height * width * (3 + 2)
 
     def __call__(self, record: Record, rng: np.random.Generator) -> Sample:
         """Makes a sample.

@@ -105,11 +105,6 @@ class Scene:
     background: Background
     objects: tuple[MovingShape, ...]
 
-    @property
-    def num_frames(self) -> int:
-        """Number of frames T."""
-        return len(self.objects[0].centers)
-
 
 def draw_scene(rng: np.random.Generator, *, num_frames: int, amplitude: float) -> Scene:
     """Draws a scene.
