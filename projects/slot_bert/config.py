@@ -72,10 +72,10 @@ def _add_decoder(parent: CfgNode) -> None:
 def _add_transformer(parent: CfgNode) -> None:
     parent.TRANSFORMER = CfgNode()
     node = parent.TRANSFORMER
-    node.ENABLED = False
-    node.NUM_LAYERS = 3
-    node.NUM_HEADS = 4
-    node.FFN_RATIO = 4
+    node.ENABLED = False  # phase 2
+    node.NUM_LAYERS = 3  # pre-norm layers
+    node.NUM_HEADS = 4  # a divisor of SLOT_DIM
+    node.FFN_RATIO = 4  # width of the feed-forward networks, relative to SLOT_DIM
     node.AXIS = "time"  # or "factorised": every other layer over the slots of a frame; or "joint"
     node.POSITION = "sinusoidal"  # or "learned", interpolated for other lengths
     node.POSITION_LENGTH = 24  # frames of the learned table

@@ -29,13 +29,13 @@ class PerceptionState:
     Attributes:
         num_frames: seen so far.
         last_frame: ``(B, 3, H, W)`` in [0, 1].
-        slots: of the last frame, as slot attention left them, ``(B, K, D)``.
+        carry: what slot attention hands on to the next frame.
         link: for the order of the slots; None if they are not linked.
     """
 
     num_frames: int
     last_frame: Tensor
-    slots: Tensor
+    carry: Any
     link: LinkState | None
 
     def check_size(self, video: Tensor) -> None:
@@ -137,7 +137,7 @@ class SlotPerception(nn.Module):
                 tokens,
                 iters=iters,
                 iters_next=self.iters_next,
-                carry=None if state is None else state.slots,
+                carry=None if state is None else state.carry,
                 boxes=boxes,
             )
         else:
@@ -149,7 +149,7 @@ class SlotPerception(nn.Module):
                 first_frame=first,
                 boxes=boxes,
             )
-            carry = slots[:, -1]
+            carry = None
         link = None
         if self.link and not self.training:
             order, link = link_slots(slots, attn, None if state is None else state.link)
