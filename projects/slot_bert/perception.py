@@ -129,6 +129,7 @@ class SlotPerception(nn.Module):
         tokens, grid = self.encode(video, None if state is None else state.last_frame)
         first = 0 if state is None else state.num_frames
         iters = None if self.training else self.eval_iters
+        carry: Any = None
         if self.recurrent:
             slots, attn, carry = run_recurrent(
                 self.attention,
@@ -149,7 +150,6 @@ class SlotPerception(nn.Module):
                 first_frame=first,
                 boxes=boxes,
             )
-            carry = None
         link = None
         if self.link and not self.training:
             order, link = link_slots(slots, attn, None if state is None else state.link)
