@@ -168,7 +168,7 @@ class SlotPerception(nn.Module):
             boxes: see ``forward``.
         """
         seen = self(video[:, visible], boxes=boxes)
-        return FoundSlots(*(_spread(x, visible) for x in (seen.slots, seen.attn)), seen.state)
+        return FoundSlots(_spread(seen.slots, visible), _spread(seen.attn, visible), seen.state)
 
     def encode(
         self, video: Tensor, previous: Tensor | None = None
