@@ -36,13 +36,13 @@ def _add_encoder(parent: CfgNode) -> None:
 def _add_attention(parent: CfgNode) -> None:
     parent.ATTENTION = CfgNode()
     node = parent.ATTENTION
-    node.NUM_SLOTS = 7
-    node.SLOT_DIM = 128
-    node.ITERS = 3
+    node.NUM_SLOTS = 7  # of a frame; slots without an object share the background
+    node.SLOT_DIM = 128  # numbers of a slot
+    node.ITERS = 3  # of a frame by itself, or of the first frame of a clip
     node.EVAL_ITERS = 0  # 0: as many as in training
     node.HEADS = 1  # softmax jointly over heads and slots
-    node.MLP_RATIO = 4
-    node.TEMPERATURE = 1.0
+    node.MLP_RATIO = 4  # hidden width of the network on each slot, relative to SLOT_DIM
+    node.TEMPERATURE = 1.0  # that divides the logits, beside the root of the width
     node.IMPLICIT = False  # gradient through the last iteration alone
     node.INIT = "random"  # or "gaussian", "learned", "boxes"
     node.SIGMA = 1.0  # spread of the random slots at the start; small ones stay equal

@@ -127,7 +127,7 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
         "perception": SlotPerception(
             backbone,
             TokenHead(dim, position),
-            _made("ATTENTION", lambda: _build_attention(attention, dim)),
+            _made("ATTENTION", lambda: _build_attention(node, dim)),
             initial_slots,
             SlotPredictor(slot_dim) if time.PREDICTOR == "transformer" else None,
             recurrent=time.MODE == "recurrent",
@@ -155,41 +155,43 @@ def build_encoder(cfg: CfgNode) -> Any:
     Raises:
         ConfigError: if there is none of that name, or it cannot be built.
     """
-    node = cfg.MODEL.SLOT_BERT.ENCODER
-    return _made("ENCODER", lambda: build_conv_encoder(node))
+    return _made("ENCODER", lambda: build_conv_encoder(cfg.MODEL.SLOT_BERT.ENCODER))
 
 
 def _build_attention(node: CfgNode, dim: int) -> SlotAttention:
     return SlotAttention(
         dim,
-        node.SLOT_DIM,
-        iters=node.ITERS,
-        heads=node.HEADS,
-        mlp_ratio=node.MLP_RATIO,
-        temperature=node.TEMPERATURE,
-        implicit=node.IMPLICIT,
+        node.ATTENTION.SLOT_DIM,
+        iters=node.ATTENTION.ITERS,
+        heads=node.ATTENTION.HEADS,
+        mlp_ratio=node.ATTENTION.MLP_RATIO,
+        temperature=node.ATTENTION.TEMPERATURE,
+        implicit=node.ATTENTION.IMPLICIT,
     )
 
 
 def _build_decoder(node: CfgNode) -> nn.Module:
-    part = node.DECODER
-    return build_decoder(part.NAME, node.ATTENTION.SLOT_DIM, size=part.SIZE, channels=part.CHANNELS)
+    return build_decoder(
+        node.DECODER.NAME,
+        node.ATTENTION.SLOT_DIM,
+        size=node.DECODER.SIZE,
+        channels=node.DECODER.CHANNELS,
+    )
 
 
 def _build_transformer(node: CfgNode) -> nn.Module:
-    part = node.TRANSFORMER
     return TemporalSlotTransformer(
         node.ATTENTION.SLOT_DIM,
-        num_layers=part.NUM_LAYERS,
-        num_heads=part.NUM_HEADS,
-        ffn_ratio=part.FFN_RATIO,
-        axis=part.AXIS,
-        position=part.POSITION,
-        position_length=part.POSITION_LENGTH,
-        num_identities=node.ATTENTION.NUM_SLOTS if part.SLOT_IDENTITY else 0,
-        fill=part.FILL,
-        window=part.WINDOW,
-        stride=part.STRIDE,
+        num_layers=node.TRANSFORMER.NUM_LAYERS,
+        num_heads=node.TRANSFORMER.NUM_HEADS,
+        ffn_ratio=node.TRANSFORMER.FFN_RATIO,
+        axis=node.TRANSFORMER.AXIS,
+        position=node.TRANSFORMER.POSITION,
+        position_length=node.TRANSFORMER.POSITION_LENGTH,
+        num_identities=node.ATTENTION.NUM_SLOTS if node.TRANSFORMER.SLOT_IDENTITY else 0,
+        fill=node.TRANSFORMER.FILL,
+        window=node.TRANSFORMER.WINDOW,
+        stride=node.TRANSFORMER.STRIDE,
     )
 
 

@@ -186,6 +186,7 @@ def test_what_a_stream_keeps_does_not_grow() -> None:
         torch.save(state, file)  # of a view the whole tensor under it, as in memory
         sizes.append(file.tell())
     assert max(sizes[4:]) < sizes[3] + 1000
+    assert state is not None
     assert state.context.shape[1] == model.window - 1
     # The last piece reads what came before it.
     assert difference(piece, model.stream(clip(3, seed=11), None)[0]) > 1e-3
