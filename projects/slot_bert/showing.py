@@ -17,7 +17,6 @@ from torch import Tensor
 
 from vidseg.checkpoint import check_complete, find_run_weights, load_weights
 from vidseg.config import CfgNode
-from vidseg.engine.precision import Precision
 from vidseg.errors import ConfigError, DataError
 from vidseg.modeling import build_model
 from vidseg.video.io import VideoFrame, VideoReader
@@ -46,15 +45,11 @@ class SlotShow:
     Args:
         model: with its weights, on its device.
         window: frames that go through the model at once.
-        precision: that the model computes in; by default the one that it has.
     """
 
-    def __init__(
-        self, model: SlotBERT, *, window: int = 24, precision: Precision | None = None
-    ) -> None:
+    def __init__(self, model: SlotBERT, *, window: int = 24) -> None:
         self.model = model.eval()
         self.window = window
-        self.precision = precision or Precision.off()
 
     @classmethod
     def from_config(cls, cfg: CfgNode, weights: str | Path | None = None) -> SlotShow:
@@ -77,11 +72,7 @@ class SlotShow:
         file = find_run_weights(weights or cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
         model: Any = build_model(cfg)
         check_complete(load_weights(model, file), model, file)
-        return cls(
-            model,
-            window=cfg.MODEL.MASK_FORMER.TEST.WINDOW_SIZE,
-            precision=Precision.from_config(cfg, model.device),
-        )
+        return cls(model, window=cfg.MODEL.MASK_FORMER.TEST.WINDOW_SIZE)
 
     def write(
         self,
@@ -152,7 +143,7 @@ class SlotShow:
         while window := list(itertools.islice(source, self.window)):
             images = np.stack([frame.image for frame in window])
             frames = torch.from_numpy(images).permute(0, 3, 1, 2)
-            with torch.no_grad(), self.precision.autocast():
+            with torch.no_grad():
                 inputs = resize(frames, self.model.input_size)
                 outputs, state = self.model.stream(inputs, state)
             check_numbers(outputs, num)
@@ -173,10 +164,7 @@ class SlotShow:
 
     def _write_iterations(self, path: Path, frame: SlotFrame) -> None:
         image = torch.tensor(frame.image).permute(2, 0, 1)[None].to(self.model.device)
-        with self.precision.autocast():
-            maps = attention_by_iteration(
-                self.model.perception, resize(image, self.model.input_size)
-            )
+        maps = attention_by_iteration(self.model.perception, resize(image, self.model.input_size))
         save_iterations(path, frame, as_array(maps))
 
 
