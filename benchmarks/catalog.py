@@ -16,6 +16,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "ytvis": ("ytvis_eval",),
     "persistence": ("persistence",),
     "rqvae": ("rqvae_pooling", "rqvae_quantizer"),
+    "slot_bert": ("slot_bert",),
     "switches": ("switches",),
 }
 """The modules of this folder whose ``CASES`` make up each group."""

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from vidseg.layers.mlp import MLP
 from vidseg.layers.onednn import Linear, linear
 
-__all__ = ["SlotAttention"]
+__all__ = ["SlotAttention", "full_precision"]
 
 _FEW_ROWS = 64
 
@@ -116,7 +116,7 @@ class SlotAttention(nn.Module):
         self, k: Tensor, v: Tensor, slots: Tensor, valid: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         q = self._split(_linear(self.norm_slots(slots), self.to_q.weight))
-        logits = (q @ k.mT).float()  # (M, K, N), of several heads (M, H, K, N)
+        logits = full_precision(q @ k.mT)  # (M, K, N), of several heads (M, H, K, N)
         attn = logits.flatten(1, -2).softmax(1).view_as(logits)
         weights = attn + self.eps
         if valid is not None:
@@ -146,6 +146,11 @@ class SlotAttention(nn.Module):
         if self.heads == 1:
             return x
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Gives float32 of a lower precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vidseg.layers.attention import FFNLayer, SelfAttentionLayer
 
 from .initial_slots import InitialSlots
-from .slot_attention import SlotAttention
+from .slot_attention import SlotAttention, full_precision
 
 __all__ = ["MODES", "PREDICTORS", "SlotPredictor", "run_independent", "run_recurrent"]
 
@@ -109,7 +109,8 @@ def run_recurrent(
     # A lower precision pays in the products of all tokens, not in those of a handful of slots.
     with torch.autocast(tokens.device.type, enabled=False):
         # Views of all frames at once: the gradient of k[:, t] would be as large as k every time.
-        frames = zip(k.float().unbind(1), v.float().unbind(1), valids, strict=True)
+        all_k, all_v = (full_precision(x).unbind(1) for x in (k, v))
+        frames = zip(all_k, all_v, valids, strict=True)
         for frame_k, frame_v, frame_valid in frames:
             if slots is None:
                 start, count = init(len(k), 1, boxes=boxes)[:, 0], iters
