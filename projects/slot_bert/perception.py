@@ -14,6 +14,7 @@ from vidseg.errors import DataError
 
 from .encoder import TokenHead, pad_to_stride, with_differences
 from .frame_masking import interpolate
+from .grounding import token_looks
 from .initial_slots import InitialSlots
 from .linking import LinkState, link_slots, reorder_slots
 from .slot_attention import SlotAttention
@@ -82,6 +83,7 @@ class SlotPerception(nn.Module):
         iters_next: iterations of slot attention in the later frames then.
         eval_iters: iterations in evaluation; None for those of training.
         link: reorder slots by content in evaluation.
+        luma: weight of brightness beside chroma, where colours count in slot attention.
     """
 
     def __init__(
@@ -96,13 +98,14 @@ class SlotPerception(nn.Module):
         iters_next: int = 1,
         eval_iters: int | None = None,
         link: bool = False,
+        luma: float = 1.0,
     ) -> None:
         super().__init__()
         self.backbone: Any = backbone
         self.token_head, self.attention = token_head, attention
         self.initial_slots, self.predictor = initial_slots, predictor
         self.recurrent, self.iters_next = recurrent, iters_next
-        self.eval_iters, self.link = eval_iters, link
+        self.eval_iters, self.link, self.luma = eval_iters, link, luma
 
     def forward(
         self,
@@ -129,6 +132,9 @@ class SlotPerception(nn.Module):
         tokens, grid = self.encode(video, None if state is None else state.last_frame)
         first = 0 if state is None else state.num_frames
         iters = None if self.training else self.eval_iters
+        looks = None
+        if self.attention.grounding is not None:
+            looks = token_looks(self.padded(video), grid, self.luma)
         carry: Any = None
         if self.recurrent:
             slots, attn, carry = run_recurrent(
@@ -140,6 +146,7 @@ class SlotPerception(nn.Module):
                 iters_next=self.iters_next,
                 carry=None if state is None else state.carry,
                 boxes=boxes,
+                looks=looks,
             )
         else:
             slots, attn = run_independent(
@@ -149,6 +156,7 @@ class SlotPerception(nn.Module):
                 iters=iters,
                 first_frame=first,
                 boxes=boxes,
+                looks=looks,
             )
         link = None
         if self.link and not self.training:

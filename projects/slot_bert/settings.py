@@ -134,6 +134,7 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
             iters_next=time.ITERS_NEXT,
             eval_iters=attention.EVAL_ITERS or None,
             link=time.LINK,
+            luma=attention.LUMA,
         ),
         "transformer": _made("TRANSFORMER", lambda: _build_transformer(node)),
         "decoder": _made("DECODER", lambda: _build_decoder(node)),
@@ -167,6 +168,8 @@ def _build_attention(node: CfgNode, dim: int) -> SlotAttention:
         mlp_ratio=node.ATTENTION.MLP_RATIO,
         temperature=node.ATTENTION.TEMPERATURE,
         implicit=node.ATTENTION.IMPLICIT,
+        position=node.ATTENTION.POSITION_TERM,
+        colour=node.ATTENTION.COLOR_TERM,
     )
 
 

@@ -41,6 +41,9 @@ PYRAMID: dict[str, Any] = {
     "ENCODER.NAME": "pyramid",
     "ENCODER.CHANNELS": [8, 12, 16],
     "DECODER.SIZE": 12,
+    "ATTENTION.POSITION_TERM": True,
+    "ATTENTION.COLOR_TERM": True,
+    "ATTENTION.LUMA": 0.5,
 }
 KINDS = {
     "phase1": {},
