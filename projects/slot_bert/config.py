@@ -44,6 +44,9 @@ def _add_attention(parent: CfgNode) -> None:
     node.MLP_RATIO = 4  # hidden width of the network on each slot, relative to SLOT_DIM
     node.TEMPERATURE = 1.0  # that divides the logits, beside the root of the width
     node.IMPLICIT = False  # gradient through the last iteration alone
+    node.POSITION_TERM = False  # tokens count less the farther they are from the centre of a slot
+    node.COLOR_TERM = False  # tokens count less the more they differ from the colour of a slot
+    node.LUMA = 1.0  # of brightness beside chroma in these colours; 1 is plain RGB
     node.INIT = "random"  # or "gaussian", "learned", "boxes"
     node.SIGMA = 1.0  # spread of the random slots at the start; small ones stay equal
     node.SHARED_NOISE = False  # one draw for all frames of a clip

@@ -5,6 +5,7 @@ Shapes: M frames of all clips, N tokens, D their features, K slots, S slot featu
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch.nn import functional as F
 
 from vidseg.layers.mlp import MLP
 from vidseg.layers.onednn import Linear, linear
+
+from .grounding import Grounding, Holdings, hold
 
 __all__ = ["SlotAttention", "full_precision"]
 
@@ -32,6 +35,8 @@ class SlotAttention(nn.Module):
         implicit: let gradients through the last iteration alone (Chang et al., NeurIPS 2022); the
             slots at the start get theirs straight through (Jia et al., ICLR 2023).
         eps: added to the attention before it is normalised over tokens.
+        position: let the distance of a token from the centre of a slot count, see ``Grounding``.
+        colour: let its distance from the mean colour of a slot count.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -48,12 +53,17 @@ class SlotAttention(nn.Module):
         temperature: float = 1.0,
         implicit: bool = False,
         eps: float = 1e-8,
+        position: bool = False,
+        colour: bool = False,
     ) -> None:
         super().__init__()
         if iters < 1:
             raise ValueError(f"slot attention needs 1 iteration or more, not {iters}")
         if slot_dim % heads:
             raise ValueError(f"{heads} heads cannot share slots of {slot_dim} evenly")
+        grounded = position or colour
+        if grounded and heads > 1:
+            raise ValueError(f"places and colours count in attention of 1 head, not of {heads}")
         self.slot_dim, self.iters, self.heads = slot_dim, iters, heads
         self.scale = (slot_dim // heads) ** -0.5 / temperature
         self.implicit, self.eps = implicit, eps
@@ -64,6 +74,7 @@ class SlotAttention(nn.Module):
         self.to_q = nn.Linear(slot_dim, slot_dim, bias=False)
         self.gru = nn.GRUCell(slot_dim, slot_dim)
         self.mlp = MLP(slot_dim, int(mlp_ratio * slot_dim), slot_dim, 2)
+        self.grounding = Grounding(slot_dim, position=position, colour=colour) if grounded else None
         nn.init.xavier_uniform_(self.to_kv.weight[:slot_dim].detach())
         nn.init.xavier_uniform_(self.to_kv.weight[slot_dim:].detach())
         nn.init.xavier_uniform_(self.to_q.weight)
@@ -84,8 +95,9 @@ class SlotAttention(nn.Module):
         *,
         iters: int | None = None,
         valid: Tensor | None = None,
+        looks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Refines slots.
+        """Refines the slots of frames that nothing came before.
 
         Args:
             k: of :meth:`keys_values`, ``(M, N, S)``.
@@ -93,43 +105,87 @@ class SlotAttention(nn.Module):
             slots: at the start, ``(M, K, S)``.
             iters: iterations; None for the number of the constructor.
             valid: bool ``(M, N)``; slots read nothing from the other tokens.
+            looks: places and colours of the tokens, ``(M, N, 8)``, see ``token_looks``; needed with
+                ``grounding``.
 
         Returns:
             The slots ``(M, K, S)``, and the attention of the last iteration, float32
             ``(M, K, N)``, which sums to 1 over slots.
+
+        Raises:
+            ValueError: if places and colours are needed and not given.
         """
+        return self.refine(k, v, slots, iters=iters, valid=valid, looks=looks)[:2]
+
+    def refine(
+        self,
+        k: Tensor,
+        v: Tensor,
+        slots: Tensor,
+        *,
+        held: Holdings | None = None,
+        iters: int | None = None,
+        valid: Tensor | None = None,
+        looks: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Holdings | None]:
+        """Refines slots of frames that others may have come before.
+
+        Args:
+            k: see :meth:`forward`, as all but ``held``.
+            v: see there.
+            slots: see there.
+            held: what the slots hold after the frame before; None at the start.
+            iters: see there.
+            valid: see there.
+            looks: see there.
+
+        Returns:
+            Slots and attention, and what the slots hold now, None without ``grounding``.
+        """
+        if self.grounding is not None and looks is None:
+            raise ValueError("slot attention with places or colours needs the looks of the tokens")
         iters = self.iters if iters is None else iters
-        k, v = self._split(k), self._split(v)
-        if self.implicit and torch.is_grad_enabled():
+        skips = self.implicit and torch.is_grad_enabled()
+        if skips and held is not None:
+            held = held.detach()
+        earlier = None if held is None else held.total
+        frame = _Frame(self._split(k), self._split(v), valid, looks, earlier)
+        if skips:
             start = slots
             with torch.no_grad():
                 for _ in range(iters - 1):
-                    slots, _ = self._step(k, v, slots, valid)
+                    slots, _, held = self._step(frame, slots, held)
             slots = slots.detach() + (start - start.detach())
             iters = 1
         attn = k.new_empty(0)
         for _ in range(iters):
-            slots, attn = self._step(k, v, slots, valid)
-        return slots, attn
+            slots, attn, held = self._step(frame, slots, held)
+        return slots, attn, held
 
     def _step(
-        self, k: Tensor, v: Tensor, slots: Tensor, valid: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        q = self._split(_linear(self.norm_slots(slots), self.to_q.weight))
-        logits = full_precision(q @ k.mT)  # (M, K, N), of several heads (M, H, K, N)
+        self, frame: _Frame, slots: Tensor, held: Holdings | None
+    ) -> tuple[Tensor, Tensor, Holdings | None]:
+        normed = self.norm_slots(slots)
+        q = self._split(_linear(normed, self.to_q.weight))
+        logits = full_precision(q @ frame.k.mT)  # (M, K, N), of several heads (M, H, K, N)
+        if self.grounding is not None and held is not None:
+            logits = logits + self.grounding(normed, held, frame.looks)
         attn = logits.flatten(1, -2).softmax(1).view_as(logits)
         weights = attn + self.eps
-        if valid is not None:
+        if frame.valid is not None:
+            valid = frame.valid
             weights = weights * valid.view(len(valid), *[1] * (weights.dim() - 2), -1)
+        if self.grounding is not None and frame.looks is not None:
+            held = hold(weights, frame.looks, frame.earlier)
         weights = weights / weights.sum(-1, keepdim=True)
-        update = weights.to(v.dtype) @ v
+        update = weights.to(frame.v.dtype) @ frame.v
         if self.heads > 1:
             update, attn = update.transpose(1, 2).flatten(2), attn.sum(1)
         slots = self._gate(update, slots)
         layers: Any = self.mlp.layers
         first, second = layers
         inner = F.relu(_linear(self.norm_mlp(slots), first.weight, first.bias))
-        return slots + _linear(inner, second.weight, second.bias), attn
+        return slots + _linear(inner, second.weight, second.bias), attn, held
 
     def _gate(self, update: Tensor, slots: Tensor) -> Tensor:
         """Runs the recurrent unit, as ``nn.GRUCell`` does, on ``(M, K, S)``."""
@@ -146,6 +202,17 @@ class SlotAttention(nn.Module):
         if self.heads == 1:
             return x
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What all iterations on a frame read: the arguments of ``refine``, by heads."""
+
+    k: Tensor
+    v: Tensor
+    valid: Tensor | None
+    looks: Tensor | None
+    earlier: Tensor | None
 
 
 def full_precision(x: Tensor) -> Tensor:

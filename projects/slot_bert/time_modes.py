@@ -5,18 +5,35 @@ Shapes: B clips, T frames, N tokens, D token features, K slots, S slot features.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from vidseg.layers.attention import FFNLayer, SelfAttentionLayer
 
+from .grounding import Holdings
 from .initial_slots import InitialSlots
 from .slot_attention import SlotAttention, full_precision
 
-__all__ = ["MODES", "PREDICTORS", "SlotPredictor", "run_independent", "run_recurrent"]
+__all__ = ["MODES", "PREDICTORS", "Carry", "SlotPredictor", "run_independent", "run_recurrent"]
 
 MODES = ("independent", "recurrent")
 PREDICTORS = ("none", "transformer")
+
+
+@dataclass(frozen=True)
+class Carry:
+    """What a frame hands on to the next one.
+
+    Attributes:
+        slots: ``(B, K, S)``.
+        held: by the slots, where places or colours count; else None.
+    """
+
+    slots: Tensor
+    held: Holdings | None = None
 
 
 class SlotPredictor(nn.Module):
@@ -48,6 +65,7 @@ def run_independent(
     first_frame: int = 0,
     boxes: Tensor | None = None,
     valid: Tensor | None = None,
+    looks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Finds the slots of all frames at once.
 
@@ -59,6 +77,8 @@ def run_independent(
         first_frame: number of the first frame in its video.
         boxes: for slots that start from boxes, see ``InitialSlots``.
         valid: bool ``(B, T, N)``; slots read nothing from the other tokens.
+        looks: places and colours of the tokens, ``(B, T, N, 8)``, see ``token_looks``; needed by
+            attention in which they count.
 
     Returns:
         The slots ``(B, T, K, S)``, and the attention, float32 ``(B, T, K, N)``.
@@ -66,8 +86,9 @@ def run_independent(
     num_clips, num_frames = tokens.shape[:2]
     k, v = attention.keys_values(tokens.flatten(0, 1))
     start = init(num_clips, num_frames, first_frame=first_frame, boxes=boxes).flatten(0, 1)
-    own_valid = None if valid is None else valid.flatten(0, 1)
-    slots, attn = attention(k, v, start, iters=iters, valid=own_valid)
+    flat = {"valid": valid, "looks": looks}
+    options = {name: x if x is None else x.flatten(0, 1) for name, x in flat.items()}
+    slots, attn = attention(k, v, start, iters=iters, **options)
     clips = (num_clips, num_frames)
     return slots.unflatten(0, clips), attn.unflatten(0, clips)
 
@@ -80,10 +101,11 @@ def run_recurrent(
     *,
     iters: int | None = None,
     iters_next: int = 1,
-    carry: Tensor | None = None,
+    carry: Carry | None = None,
     boxes: Tensor | None = None,
     valid: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    looks: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Carry]:
     """Finds the slots of one frame after the other; slot k stays with what it found.
 
     Args:
@@ -96,28 +118,44 @@ def run_recurrent(
         carry: what the call for the frames before these returned; None if these are the first.
         boxes: for slots that start from boxes, see ``InitialSlots``.
         valid: bool ``(B, T, N)``; slots read nothing from the other tokens.
+        looks: places and colours of the tokens, ``(B, T, N, 8)``, see ``token_looks``; needed by
+            attention in which they count.
 
     Returns:
         The slots ``(B, T, K, S)``; the attention, float32 ``(B, T, K, N)``; and what the call for
-        the frames after these needs, ``(B, K, S)``.
+        the frames after these needs.
 
     Source: Kipf et al., "Conditional Object-Centric Learning from Video", ICLR 2022.
     """
     k, v = attention.keys_values(tokens)
-    valids = [None] * k.shape[1] if valid is None else valid.unbind(1)
-    slots, all_slots, all_attn = carry, [], []
+    nothing: Any = [None] * k.shape[1]
+    all_slots, all_attn = [], []
     # A lower precision pays in the products of all tokens, not in those of a handful of slots.
     with torch.autocast(tokens.device.type, enabled=False):
         # Views of all frames at once: the gradient of k[:, t] would be as large as k every time.
-        all_k, all_v = (full_precision(x).unbind(1) for x in (k, v))
-        frames = zip(all_k, all_v, valids, strict=True)
-        for frame_k, frame_v, frame_valid in frames:
-            if slots is None:
-                start, count = init(len(k), 1, boxes=boxes)[:, 0], iters
+        frames = zip(
+            *(full_precision(x).unbind(1) for x in (k, v)),
+            *(nothing if x is None else x.unbind(1) for x in (valid, looks)),
+            strict=True,
+        )
+        for frame_k, frame_v, frame_valid, frame_looks in frames:
+            held, count = None, iters
+            if carry is None:
+                start = init(len(k), 1, boxes=boxes)[:, 0]
             else:
-                start, count = slots if predictor is None else predictor(slots), iters_next
-            slots, attn = attention(frame_k, frame_v, start, iters=count, valid=frame_valid)
+                start, held, count = carry.slots, carry.held, iters_next
+                start = start if predictor is None else predictor(start)
+            slots, attn, held = attention.refine(
+                frame_k,
+                frame_v,
+                start,
+                held=held,
+                iters=count,
+                valid=frame_valid,
+                looks=frame_looks,
+            )
+            carry = Carry(slots, held)
             all_slots.append(slots)
             all_attn.append(attn)
-    assert slots is not None
-    return torch.stack(all_slots, 1), torch.stack(all_attn, 1), slots
+    assert carry is not None
+    return torch.stack(all_slots, 1), torch.stack(all_attn, 1), carry

@@ -166,7 +166,9 @@ def test_implicit_gradients_are_those_of_the_last_iteration() -> None:
     with torch.no_grad():
         before, _ = run(module, tokens, slots, iters=2)
     k, v = module.keys_values(tokens)
-    last, _ = module._step(k, v, before.requires_grad_(), None)
+    module.implicit = False
+    last, _ = module(k, v, before.requires_grad_(), iters=1)
+    module.implicit = True
     expected = torch.autograd.grad(last.sum(), [before, *module.parameters()])
     slots.requires_grad_()
     found, _ = run(module, tokens, slots)

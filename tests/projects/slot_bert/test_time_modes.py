@@ -33,7 +33,7 @@ def test_recurrent_equals_calls_of_frame_after_frame() -> None:
         last, own = attention(*keys, start, iters=3 if frame == 0 else 2)
         torch.testing.assert_close(slots[:, frame], last)
         torch.testing.assert_close(attn[:, frame], own)
-    torch.testing.assert_close(carry, last)
+    torch.testing.assert_close(carry.slots, last)
 
 
 @pytest.mark.parametrize("cut", [1, 3])
