@@ -132,9 +132,7 @@ class SlotPerception(nn.Module):
         tokens, grid = self.encode(video, None if state is None else state.last_frame)
         first = 0 if state is None else state.num_frames
         iters = None if self.training else self.eval_iters
-        looks = None
-        if self.attention.grounding is not None:
-            looks = token_looks(self.padded(video), grid, self.luma)
+        looks = self.looks(video, grid)
         carry: Any = None
         if self.recurrent:
             slots, attn, carry = run_recurrent(
@@ -164,6 +162,12 @@ class SlotPerception(nn.Module):
             slots, attn = reorder_slots(slots, order), reorder_slots(attn, order)
         after = PerceptionState(first + video.shape[1], video[:, -1], carry, link)
         return FoundSlots(slots.float(), attn.unflatten(-1, grid), after)
+
+    def looks(self, video: Tensor, grid: tuple[int, int]) -> Tensor | None:
+        """Gives places and colours of the tokens if attention needs them, see ``token_looks``."""
+        if self.attention.grounding is None:
+            return None
+        return token_looks(self.padded(video), grid, self.luma)
 
     def look_at_some(
         self, video: Tensor, visible: Tensor, *, boxes: Tensor | None = None

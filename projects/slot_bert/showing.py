@@ -180,10 +180,12 @@ def attention_by_iteration(perception: SlotPerception, frame: Tensor) -> Tensor:
         ``(I, K, h, w)``, sum 1 over K.
     """
     attention, start = perception.attention, perception.initial_slots
-    tokens, grid = perception.encode(to_video(frame)[None])
+    video = to_video(frame)[None]
+    tokens, grid = perception.encode(video)
+    looks = perception.looks(video, grid)
     count = perception.eval_iters or attention.iters
     maps = [
-        run_independent(attention, start, tokens, iters=iters)[1][0, 0]
+        run_independent(attention, start, tokens, iters=iters, looks=looks)[1][0, 0]
         for iters in range(1, count + 1)
     ]
     return torch.stack(maps).unflatten(-1, grid)

@@ -230,11 +230,13 @@ def _columns(rows: Sequence[Mapping[str, float]], headline: Sequence[str]) -> li
 
 
 def _titles(columns: Sequence[str]) -> list[str]:
-    """Shortens flat names to their ends, if these tell them apart, else by the task."""
-    ends = [name.rpartition("/")[2] for name in columns]
-    if len(set(ends)) == len(ends):
-        return ends
-    return [name.partition("/")[2] or name for name in columns]
+    """Shortens flat names to ends that tell them apart, all to the same depth."""
+    titles = list(columns)
+    for parts in range(1, max((name.count("/") for name in columns), default=0) + 2):
+        titles = ["/".join(name.split("/")[-parts:]) for name in columns]
+        if len(set(titles)) == len(titles):
+            break
+    return titles
 
 
 def _cell(value: float | None) -> str:
