@@ -11,6 +11,7 @@ def add_config(cfg: CfgNode) -> None:
     """Adds the keys of model, losses, clips and evaluation to ``cfg``."""
     cfg.MODEL.SLOT_BERT = CfgNode()
     _add_encoder(cfg.MODEL.SLOT_BERT)
+    _add_features(cfg.MODEL.SLOT_BERT)
     _add_attention(cfg.MODEL.SLOT_BERT)
     _add_decoder(cfg.MODEL.SLOT_BERT)
     _add_transformer(cfg.MODEL.SLOT_BERT)
@@ -22,15 +23,27 @@ def add_config(cfg: CfgNode) -> None:
 def _add_encoder(parent: CfgNode) -> None:
     parent.ENCODER = CfgNode()
     node = parent.ENCODER
-    node.NAME = "conv"  # or "pyramid", or frozen: timm/NAME, torchvision/NAME or a backbone
+    node.NAME = "conv"  # or "pyramid"; "backbone": features of MODEL.BACKBONE, frozen
     node.STRIDES = [2, 2, 2, 2]  # of the blocks, or of the two levels; their product is 2 to 16
     node.CHANNELS = [48, 96, 192, 384]  # of the blocks, or of fine and coarse level and output
     node.DILATIONS = [1, 2, 4]  # of the blocks of a pyramid's coarse level after the first
     node.BF16 = False  # the convolutions in bfloat16, also where SOLVER.AMP is off
+    node.NAME = "conv"  # or "backbone": the features of MODEL.BACKBONE, frozen
+    node.STRIDES = [2, 2, 2, 2]  # of the four blocks; their product is 2, 4, 8 or 16
+    node.CHANNELS = [48, 96, 192, 384]
     node.NORM = "BN"  # or "GN", "none"
     node.POSITION = "fourier"  # or "learned", "none"
     node.POSITION_SIZE = [8, 8]  # tokens of the learned table
     node.INPUT_DIFF = False  # three times the difference to the frame before as more channels
+
+
+def _add_features(parent: CfgNode) -> None:
+    parent.FEATURES = CfgNode()
+    node = parent.FEATURES  # of MODEL.BACKBONE, frozen: as encoder, and as target of two losses
+    node.MAPS = ["res4"]  # maps of the backbone, resized to the finest of them
+    node.SCALE = 1.0  # enlarge frames before, for a finer grid
+    node.DIM = 0  # width of a learned linear map before the tokens; 0 for none
+    node.CACHE = 0  # MiB of features that training keeps, for frames that come again
 
 
 def _add_attention(parent: CfgNode) -> None:

@@ -21,6 +21,7 @@ from .decoders import BroadcastDecoder, PixelMLPDecoder
 
 __all__ = ["draw_slots"]
 
+_RGB = 3
 _FRAMES_AT_ONCE = 24  # bounds what decoding takes beside its result
 
 
@@ -78,8 +79,8 @@ def draw_slots(
 
 def _decode(decoder: BroadcastDecoder | PixelMLPDecoder, slots: Tensor) -> tuple[Tensor, Tensor]:
     parts = [decoder(part) for part in slots.split(_FRAMES_AT_ONCE)]
-    rgb, logits = (torch.cat([part[i].float() for part in parts]) for i in range(2))
-    return rgb, logits
+    drawn, logits = (torch.cat([part[i].float() for part in parts]) for i in range(2))
+    return drawn[:, :, :_RGB], logits  # what follows are frozen features
 
 
 def _without_padding(maps: Tensor, kept: tuple[float, float]) -> Tensor:

@@ -315,6 +315,8 @@ class SlotBERT(nn.Module):
             ).to(self.device)
             slots = self.transformer(slots, hidden)
         outputs = SlotOutputs(slots, found.slots, found.attn, size=self.decoder.size, hidden=hidden)
+        if self.criterion.uses_features:
+            outputs.features = self.perception.targets(video)
         if self.criterion.draws(progress or 0.0):
             drawn = slots.detach() if self.criterion.detach_decoder else slots
             outputs.rgb, outputs.logits, outputs.index = self._decode(drawn.flatten(0, 1))

@@ -201,6 +201,19 @@ class SlotPerception(nn.Module):
         height, width = features.shape[-2:]
         return tokens, (height, width)
 
+    def targets(self, video: Tensor) -> Tensor:
+        """Gives the frozen features of frames, which the losses read.
+
+        Args:
+            video: ``(B, T, 3, H, W)`` in [0, 1].
+
+        Returns:
+            ``(B, T, C, h', w')``, see ``FrozenFeatures.targets``.
+        """
+        frames = self.padded(video).flatten(0, 1)
+        features: Tensor = self.backbone.targets(frames).unflatten(0, video.shape[:2])
+        return features
+
     def padded(self, video: Tensor) -> Tensor:
         """Mirrors frames at the lower and right border, up to what the encoder can divide."""
         return pad_to_stride(video, self.backbone.divisor)

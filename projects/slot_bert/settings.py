@@ -14,6 +14,7 @@ from .composition import MASK_SOURCES
 from .criterion import SlotCriterion
 from .decoders import build_decoder
 from .encoder import ENCODERS, NORMS, TokenHead, build_conv_encoder
+from .features import ConvWithTargets, build_features
 from .frame_masking import MASK_UNITS
 from .initial_slots import INITS, InitialSlots
 from .perception import SlotPerception
@@ -26,8 +27,9 @@ from .time_modes import MODES, PREDICTORS, SlotPredictor
 __all__ = ["build_encoder", "build_parts", "check_settings"]
 
 _KEY = "MODEL.SLOT_BERT"
+FROZEN = "backbone"
 _CHOICES: dict[str, Sequence[str]] = {
-    "ENCODER.NAME": ENCODERS,
+    "ENCODER.NAME": (*ENCODERS, FROZEN),
     "ENCODER.NORM": NORMS,
     "ENCODER.POSITION": POSITIONS,
     "ATTENTION.INIT": INITS,
@@ -112,7 +114,9 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
     check_settings(cfg)
     node = cfg.MODEL.SLOT_BERT
     attention, time, transformer = node.ATTENTION, node.TIME, node.TRANSFORMER
-    backbone = build_encoder(cfg)
+    criterion = SlotCriterion.from_config(cfg)
+    backbone = build_encoder(cfg, with_targets=criterion.uses_features)
+    num_features = backbone.target_channels if criterion.draws_features else 0
     dim, slot_dim = backbone.out_channels, attention.SLOT_DIM
     position = build_position(node.ENCODER.POSITION, dim, node.ENCODER.POSITION_SIZE)
     initial_slots = InitialSlots(
@@ -137,8 +141,8 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
             luma=attention.LUMA,
         ),
         "transformer": _made("TRANSFORMER", lambda: _build_transformer(node)),
-        "decoder": _made("DECODER", lambda: _build_decoder(node)),
-        "criterion": SlotCriterion.from_config(cfg),
+        "decoder": _made("DECODER", lambda: _build_decoder(node, num_features)),
+        "criterion": criterion,
         "use_transformer": transformer.ENABLED,
         "mask_ratio": transformer.MASK_RATIO,
         "mask_unit": transformer.MASK_UNIT,
@@ -150,13 +154,20 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
     }
 
 
-def build_encoder(cfg: CfgNode) -> Any:
+def build_encoder(cfg: CfgNode, *, with_targets: bool = False) -> Any:
     """Builds the encoder of ``MODEL.SLOT_BERT.ENCODER``; see ``SlotPerception`` for what it offers.
 
+    Args:
+        cfg: the whole config.
+        with_targets: whether it also has to give frozen features, by ``targets``.
+
     Raises:
-        ConfigError: if there is none of that name, or it cannot be built.
+        ConfigError: if it cannot be built.
     """
-    return _made("ENCODER", lambda: build_conv_encoder(cfg.MODEL.SLOT_BERT.ENCODER))
+    if cfg.MODEL.SLOT_BERT.ENCODER.NAME == FROZEN:
+        return build_features(cfg)
+    encoder = _made("ENCODER", lambda: build_conv_encoder(cfg.MODEL.SLOT_BERT.ENCODER))
+    return ConvWithTargets(encoder, build_features(cfg)) if with_targets else encoder
 
 
 def _build_attention(node: CfgNode, dim: int) -> SlotAttention:
@@ -173,12 +184,13 @@ def _build_attention(node: CfgNode, dim: int) -> SlotAttention:
     )
 
 
-def _build_decoder(node: CfgNode) -> nn.Module:
+def _build_decoder(node: CfgNode, num_features: int) -> nn.Module:
     return build_decoder(
         node.DECODER.NAME,
         node.ATTENTION.SLOT_DIM,
         size=node.DECODER.SIZE,
         channels=node.DECODER.CHANNELS,
+        out_channels=3 + num_features,
     )
 
 
