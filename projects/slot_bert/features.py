@@ -94,6 +94,7 @@ class FrozenFeatures(nn.Module):
     input_diff = False
     pixel_mean: Tensor
     pixel_std: Tensor
+    map_weights: Tensor
     is_loaded: Tensor
 
     def __init__(
@@ -132,6 +133,9 @@ class FrozenFeatures(nn.Module):
         self.proj = nn.Conv2d(self.target_channels, dim, 1) if dim else nn.Identity()
         for key, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             self.register_buffer(key, torch.tensor(values).view(3, 1, 1) / 255, persistent=False)
+        counts = torch.tensor([shapes[name].channels for name in maps])
+        weights = (counts.sum() / (len(counts) * counts)).sqrt().repeat_interleave(counts)
+        self.register_buffer("map_weights", weights.view(-1, 1, 1), persistent=False)
         self.register_buffer("is_loaded", torch.tensor(False))
         self.cache = FeatureCache(cache_bytes) if cache_bytes else None
         self._latest: tuple[Tensor, Tensor] | None = None  # frames of this step and their targets
@@ -152,7 +156,9 @@ class FrozenFeatures(nn.Module):
     def targets(self, frames: Tensor) -> Tensor:
         """Gives what slots have to explain, the features before the linear map.
 
-        Each channel has mean 0 and standard deviation 1 in the training so far.
+        Each channel has mean 0 in the training so far, and one standard deviation for all channels
+        of a map, such that maps count alike however many channels they have, and the mean over
+        all channels is 1.
 
         Args:
             frames: as in ``forward``; the features of those of the latest call are at hand.
@@ -178,7 +184,7 @@ class FrozenFeatures(nn.Module):
             if self.training:
                 self.norm(features)
             mean, var = self.norm.running_mean, self.norm.running_var
-            out = F.batch_norm(features, mean, var, eps=self.norm.eps)
+            out = F.batch_norm(features, mean, var, eps=self.norm.eps) * self.map_weights
         self._latest = (frames, out) if self.training else None
         return out
 
