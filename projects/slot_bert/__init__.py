@@ -18,6 +18,7 @@ COMPONENTS = (
     "mapper",
     "model",
     "evaluator",
+    "vit",
 )
 
 _MODULES = {

@@ -93,7 +93,7 @@ def test_maps_count_alike(weights: Path) -> None:
     assert out.shape == (8, sum(counts), 8, 12)
     shares = [part.square().mean((0, 2, 3)).sum() for part in out.split(counts, 1)]
     for share in shares:
-        assert float(share) == pytest.approx(sum(counts) / 3, rel=1e-3)
+        assert float(share) == pytest.approx(sum(counts) / 3, rel=0.01)
     assert float(out.mean((0, 2, 3)).abs().max()) < 1e-4
 
 
