@@ -84,7 +84,7 @@ class FrozenFeatures(nn.Module):
         cache_bytes: of results kept in training.
 
     Shape:
-        - input ``(M, 3, H, W)``, RGB in [0, 1], H and W multiples of ``stride``
+        - input ``(M, 3, H, W)``, RGB in [0, 1], H and W multiples of ``divisor``
         - output ``(M, D, h, w)``
 
     Raises:
@@ -117,7 +117,8 @@ class FrozenFeatures(nn.Module):
                 raise ValueError(f"MAPS names {name!r}, which the backbone lacks; nearest: {hint}")
         if not maps:
             raise ValueError(f"MAPS is empty; the backbone has {', '.join(shapes)}")
-        finest = min(shapes[name].stride for name in maps)
+        strides = [shapes[name].stride for name in maps]
+        finest = min(strides)
         stride = finest / scale if scale > 0 else 0.0
         if stride < 1 or stride != int(stride):
             raise ValueError(
@@ -125,6 +126,8 @@ class FrozenFeatures(nn.Module):
             )
         self.network = backbone.requires_grad_(False)
         self.maps, self.scale, self.stride = tuple(maps), scale, int(stride)
+        # Every map then ends where the frame does, and one lies on the other.
+        self.divisor = self.stride * (max(strides) // finest)
         self.target_channels = sum(shapes[name].channels for name in maps)
         self.out_channels = dim or self.target_channels
         self.flips = channel_order == "BGR"
@@ -236,7 +239,8 @@ class ConvWithTargets(nn.Module):
     def __init__(self, encoder: Any, features: FrozenFeatures) -> None:
         super().__init__()
         self.encoder, self.features = encoder, features
-        self.stride, self.out_channels = encoder.stride, encoder.out_channels
+        self.stride, self.divisor = encoder.stride, encoder.divisor
+        self.out_channels = encoder.out_channels
         self.input_diff, self.target_channels = encoder.input_diff, features.target_channels
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -245,7 +249,7 @@ class ConvWithTargets(nn.Module):
 
     def targets(self, frames: Tensor) -> Tensor:
         """Gives what slots have to explain, ``(M, C, h, w)``."""
-        return self.features.targets(pad_to_stride(frames, self.features.stride))
+        return self.features.targets(pad_to_stride(frames, self.features.divisor))
 
     def load_pretrained(self, path: str | Path) -> list[str]:
         """Loads the weights of the frozen backbone; see ``Backbone.load_pretrained``."""

@@ -110,8 +110,8 @@ def test_statistics_settle_and_stay_in_evaluation(weights: Path) -> None:
 @pytest.mark.parametrize(("scale", "stride"), [(1.0, 16), (2.0, 8), (0.5, 32)])
 def test_scale_sets_the_grid(weights: Path, scale: float, stride: int) -> None:
     frozen = features(weights, ("res4", "res5"), scale=scale).eval()
-    assert frozen.stride == stride
-    assert frozen(frames()).shape[2:] == (64 // stride, 96 // stride)
+    assert (frozen.stride, frozen.divisor) == (stride, 2 * stride)
+    assert frozen(frames(2, 64, 128)).shape[2:] == (64 // stride, 128 // stride)
 
 
 def test_a_linear_map_before_the_tokens_learns(weights: Path) -> None:
