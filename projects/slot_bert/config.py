@@ -28,9 +28,6 @@ def _add_encoder(parent: CfgNode) -> None:
     node.CHANNELS = [48, 96, 192, 384]  # of the blocks, or of fine and coarse level and output
     node.DILATIONS = [1, 2, 4]  # of the blocks of a pyramid's coarse level after the first
     node.BF16 = False  # the convolutions in bfloat16, also where SOLVER.AMP is off
-    node.NAME = "conv"  # or "backbone": the features of MODEL.BACKBONE, frozen
-    node.STRIDES = [2, 2, 2, 2]  # of the four blocks; their product is 2, 4, 8 or 16
-    node.CHANNELS = [48, 96, 192, 384]
     node.NORM = "BN"  # or "GN", "none"
     node.POSITION = "fourier"  # or "learned", "none"
     node.POSITION_SIZE = [8, 8]  # tokens of the learned table
@@ -40,8 +37,9 @@ def _add_encoder(parent: CfgNode) -> None:
 def _add_features(parent: CfgNode) -> None:
     parent.FEATURES = CfgNode()
     node = parent.FEATURES  # of MODEL.BACKBONE, frozen: as encoder, and as target of two losses
-    node.MAPS = ["res4"]  # maps of the backbone, resized to the finest of them
-    node.SCALE = 1.0  # enlarge frames before, for a finer grid
+    node.MAPS = ["res4"]  # of the backbone
+    node.SCALE = 1.0  # enlarge frames before, for finer maps
+    node.STRIDE = 0  # pixels from token to token, maps are resized; 0 for that of the finest map
     node.DIM = 0  # width of a learned linear map before the tokens; 0 for none
     node.CACHE = 0  # MiB of features that training keeps, for frames that come again
 

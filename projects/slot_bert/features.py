@@ -23,6 +23,7 @@ from vidseg.errors import ConfigError, UserError, nearest
 from vidseg.modeling import build_backbone
 from vidseg.modeling.backbone import Backbone
 
+from .composition import resize_maps
 from .encoder import pad_to_stride
 
 __all__ = ["ConvWithTargets", "FeatureCache", "FrozenFeatures", "build_features"]
@@ -75,8 +76,10 @@ class FrozenFeatures(nn.Module):
 
     Args:
         backbone: any of ``BACKBONE_REGISTRY``.
-        maps: names of its maps; the grid is that of the one with the smallest stride.
-        scale: factor by which frames are enlarged before, for a finer grid.
+        maps: names of its maps.
+        scale: factor by which frames are enlarged before, for finer maps.
+        stride: pixels of a frame from one place of the grid to the next, to which all maps are
+            resized; 0 for that of the finest map.
         pixel_mean: per channel, in the order of ``channel_order``, for values 0 to 255.
         pixel_std: likewise.
         channel_order: that the backbone expects, ``"RGB"`` or ``"BGR"``.
@@ -88,7 +91,7 @@ class FrozenFeatures(nn.Module):
         - output ``(M, D, h, w)``
 
     Raises:
-        ValueError: if there is no such map, or the scale gives no whole stride.
+        ValueError: if there is no such map, or strides do not divide each other.
     """
 
     input_diff = False
@@ -103,6 +106,7 @@ class FrozenFeatures(nn.Module):
         maps: Sequence[str],
         *,
         scale: float = 1.0,
+        stride: int = 0,
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
         channel_order: str = "RGB",
@@ -117,17 +121,23 @@ class FrozenFeatures(nn.Module):
                 raise ValueError(f"MAPS names {name!r}, which the backbone lacks; nearest: {hint}")
         if not maps:
             raise ValueError(f"MAPS is empty; the backbone has {', '.join(shapes)}")
-        strides = [shapes[name].stride for name in maps]
-        finest = min(strides)
-        stride = finest / scale if scale > 0 else 0.0
-        if stride < 1 or stride != int(stride):
+        strides = [shapes[name].stride / scale if scale > 0 else 0.0 for name in maps]
+        if min(strides) < 1 or any(value % 1 for value in strides):
             raise ValueError(
-                f"SCALE is {scale}; the stride {finest} of MAPS must be a whole multiple of it"
+                f"SCALE is {scale}; the strides {[shapes[name].stride for name in maps]} of MAPS "
+                "must be whole multiples of it"
+            )
+        stride, coarsest = stride or int(min(strides)), int(max(strides))
+        if stride < 1 or max(stride, coarsest) % min(stride, coarsest):
+            raise ValueError(
+                f"STRIDE is {stride}; it must divide the largest stride of MAPS over SCALE, "
+                f"{coarsest}, or be a multiple of it"
             )
         self.network = backbone.requires_grad_(False)
-        self.maps, self.scale, self.stride = tuple(maps), scale, int(stride)
+        self.maps, self.scale, self.stride = tuple(maps), scale, stride
         # Every map then ends where the frame does, and one lies on the other.
-        self.divisor = self.stride * (max(strides) // finest)
+        self.divisor = max(stride, coarsest)
+        self._steps = {name: int(value) for name, value in zip(maps, strides, strict=True)}
         self.target_channels = sum(shapes[name].channels for name in maps)
         self.out_channels = dim or self.target_channels
         self.flips = channel_order == "BGR"
@@ -216,16 +226,12 @@ class FrozenFeatures(nn.Module):
             )
         x = pad_to_stride(x, max(self.network.size_divisibility, 1))
         found = self.network(x)
-        grid = tuple(side // self.stride for side in frames.shape[-2:])
-        parts = [found[name].float() for name in self.maps]
-        largest = max(part.shape[-2:] for part in parts)
-        parts = [
-            part
-            if part.shape[-2:] == largest
-            else F.interpolate(part, largest, mode="bilinear", align_corners=False)
-            for part in parts
-        ]
-        return torch.cat(parts, 1)[..., : grid[0], : grid[1]]
+        height, width = (side // self.stride for side in frames.shape[-2:])
+        parts = []
+        for name, step in self._steps.items():
+            rows, columns = (side // step for side in frames.shape[-2:])
+            parts.append(resize_maps(found[name][..., :rows, :columns], (height, width)))
+        return torch.cat(parts, 1)
 
 
 class ConvWithTargets(nn.Module):
@@ -263,7 +269,7 @@ def build_features(cfg: CfgNode) -> FrozenFeatures:
         ConfigError: if there is no such backbone or map, or a number is out of range.
     """
     node = cfg.MODEL.SLOT_BERT.FEATURES
-    for name in ("CACHE", "DIM"):
+    for name in ("CACHE", "DIM", "STRIDE"):
         if node[name] < 0:
             raise ConfigError(f"{_KEY}.{name} is {node[name]}; it cannot be negative")
     try:
@@ -272,6 +278,7 @@ def build_features(cfg: CfgNode) -> FrozenFeatures:
             backbone,
             node.MAPS,
             scale=node.SCALE,
+            stride=node.STRIDE,
             pixel_mean=cfg.MODEL.PIXEL_MEAN,
             pixel_std=cfg.MODEL.PIXEL_STD,
             channel_order=cfg.INPUT.FORMAT,

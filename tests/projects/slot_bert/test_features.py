@@ -87,7 +87,7 @@ def test_learns_nothing_and_takes_no_gradient(weights: Path) -> None:
 
 def test_maps_count_alike(weights: Path) -> None:
     frozen = features(weights, ("res3", "res4", "res5")).train()
-    frozen.norm.eps = 1e-15  # without training activations are faint
+    frozen.norm.eps = 1e-30  # without training activations are faint
     out = frozen(frames(8))  # one batch: its own statistics
     counts = [frozen.network.output_shape()[name].channels for name in frozen.maps]
     assert out.shape == (8, sum(counts), 8, 12)
@@ -111,6 +111,13 @@ def test_statistics_settle_and_stay_in_evaluation(weights: Path) -> None:
 def test_scale_sets_the_grid(weights: Path, scale: float, stride: int) -> None:
     frozen = features(weights, ("res4", "res5"), scale=scale).eval()
     assert (frozen.stride, frozen.divisor) == (stride, 2 * stride)
+    assert frozen(frames(2, 64, 128)).shape[2:] == (64 // stride, 128 // stride)
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32, 64])
+def test_maps_are_resized_to_the_grid(weights: Path, stride: int) -> None:
+    frozen = features(weights, ("res3", "res4", "res5"), stride=stride).eval()
+    assert frozen.divisor == max(stride, 32)
     assert frozen(frames(2, 64, 128)).shape[2:] == (64 // stride, 128 // stride)
 
 
@@ -207,7 +214,9 @@ def test_random_weights_are_refused(weights: Path) -> None:
         ({"FEATURES.MAPS": ["res6"]}, "FEATURES.MAPS names 'res6'.* nearest: res"),
         ({"FEATURES.MAPS": []}, "MAPS is empty"),
         ({"FEATURES.SCALE": 0.0}, "SCALE is 0.0"),
-        ({"FEATURES.SCALE": 1.5}, "SCALE is 1.5; the stride 16"),
+        ({"FEATURES.SCALE": 1.5}, r"SCALE is 1.5; the strides \[16\]"),
+        ({"FEATURES.STRIDE": 24}, "STRIDE is 24; it must divide .* 16"),
+        ({"FEATURES.STRIDE": -1}, "FEATURES.STRIDE is -1"),
         ({"FEATURES.CACHE": -1}, "FEATURES.CACHE is -1"),
         ({"FEATURES.DIM": -1}, "FEATURES.DIM is -1"),
     ],
