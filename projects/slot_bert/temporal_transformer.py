@@ -79,6 +79,8 @@ class TemporalSlotTransformer(nn.Module):
         self.layers = nn.ModuleList(
             _Layer(dim, num_heads, ffn_ratio * dim) for _ in range(num_layers)
         )
+        # Slots have no common scale, and codes of time would drown beside long ones.
+        self.input_norm = nn.LayerNorm(dim)
         self.norm = nn.LayerNorm(dim)
         self.output = nn.Linear(dim, dim)
         for table in (self.mask_token, self.time, self.identity):
@@ -110,7 +112,7 @@ class TemporalSlotTransformer(nn.Module):
 
     def _run(self, tokens: Tensor) -> Tensor:
         """Gives what is added to the slots of windows, ``(M, L, K, D)``."""
-        x = tokens + self._time_code(tokens)[:, None]
+        x = self.input_norm(tokens) + self._time_code(tokens)[:, None]
         num_windows, length, num_slots, _ = x.shape
         for number, layer in enumerate(self.layers):
             if self.axis == "joint":
