@@ -22,7 +22,10 @@ from torch.nn import functional as F
 from .appearance import weigh_luma
 from .positions import cell_centres
 
-__all__ = ["Grounding", "Holdings", "hold", "token_looks"]
+__all__ = ["NUM_MEANS", "Grounding", "Holdings", "hold", "mean_looks", "token_looks"]
+
+NUM_MEANS = 5
+"""Numbers of a mean look: x, y and a colour."""
 
 _PLACE_SCALE, _COLOUR_SCALE = 4.0, 30.0
 _EPS = 1e-6
@@ -118,6 +121,20 @@ def hold(weights: Tensor, looks: Tensor, earlier: Tensor | None) -> Holdings:
     with torch.autocast(looks.device.type, enabled=False):
         latest = weights @ looks.to(weights.dtype)
     return Holdings(latest, torch.zeros_like(latest) if earlier is None else earlier)
+
+
+def mean_looks(attn: Tensor, looks: Tensor) -> Tensor:
+    """Gives the mean place and colour of what slots attend to.
+
+    Args:
+        attn: ``(..., K, N)``.
+        looks: ``(..., N, 8)``.
+
+    Returns:
+        ``(..., K, NUM_MEANS)``.
+    """
+    sums = attn @ looks.to(attn.dtype)
+    return torch.cat([sums[..., _PLACE], sums[..., _COLOUR]], -1) / (sums[..., _ONE] + _EPS)
 
 
 def token_looks(video: Tensor, grid: tuple[int, int], luma: float = 1.0) -> Tensor:

@@ -318,7 +318,11 @@ class SlotBERT(nn.Module):
         if self.criterion.uses_features:
             outputs.features = self.perception.targets(video)
         if self.criterion.draws(progress or 0.0):
-            drawn = slots.detach() if self.criterion.detach_decoder else slots
+            drawn = slots
+            if self.criterion.detach_decoder:
+                # What slots say of their looks is for the decoder, and learns from it.
+                own = 0.0 if found.seen is None else found.seen - found.seen.detach()
+                drawn = slots.detach() + own
             outputs.rgb, outputs.logits, outputs.index = self._decode(drawn.flatten(0, 1))
         return outputs
 

@@ -14,7 +14,7 @@ from vidseg.errors import DataError
 
 from .encoder import TokenHead, pad_to_stride, with_differences
 from .frame_masking import interpolate
-from .grounding import token_looks
+from .grounding import NUM_MEANS, mean_looks, token_looks
 from .initial_slots import InitialSlots
 from .linking import LinkState, link_slots, reorder_slots
 from .slot_attention import SlotAttention
@@ -61,15 +61,21 @@ class FoundSlots:
         slots: ``(B, T, K, D)`` float32.
         attn: ``(B, T, K, h, w)`` float32, sum 1 over K; of padded frames.
         state: for the frames after these.
+        seen: the part of the slots that says where and how they look, ``(B, T, K, D)``; None if
+            attention does not know.
     """
 
     slots: Tensor
     attn: Tensor
     state: PerceptionState
+    seen: Tensor | None = None
 
 
 class SlotPerception(nn.Module):
     """Finds the slots of every frame.
+
+    Where places or colours count in attention, slots need not carry them to compete. So the mean
+    place and colour of what a slot attends to are then added to it, for those who read slots.
 
     Args:
         backbone: frames to features, with ``stride``, pixels from token to token, ``divisor``, what
@@ -106,6 +112,8 @@ class SlotPerception(nn.Module):
         self.initial_slots, self.predictor = initial_slots, predictor
         self.recurrent, self.iters_next = recurrent, iters_next
         self.eval_iters, self.link, self.luma = eval_iters, link, luma
+        is_grounded = attention.grounding is not None
+        self.describe = nn.Linear(NUM_MEANS, attention.slot_dim) if is_grounded else None
 
     def forward(
         self,
@@ -156,12 +164,16 @@ class SlotPerception(nn.Module):
                 boxes=boxes,
                 looks=looks,
             )
+        seen = None
+        if self.describe is not None and looks is not None:
+            seen = self.describe(mean_looks(attn.detach(), looks))
+            slots = slots + seen
         link = None
         if self.link and not self.training:
             order, link = link_slots(slots, attn, None if state is None else state.link)
             slots, attn = reorder_slots(slots, order), reorder_slots(attn, order)
         after = PerceptionState(first + video.shape[1], video[:, -1], carry, link)
-        return FoundSlots(slots.float(), attn.unflatten(-1, grid), after)
+        return FoundSlots(slots.float(), attn.unflatten(-1, grid), after, seen)
 
     def looks(self, video: Tensor, grid: tuple[int, int]) -> Tensor | None:
         """Gives places and colours of the tokens if attention needs them, see ``token_looks``."""

@@ -296,6 +296,14 @@ def test_a_detached_decoder_teaches_itself_alone() -> None:
     model(samples(clip(4)))["loss_reconstruction"].backward()
     taught = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
     assert taught == {"decoder"}
+    looking = {"ATTENTION.POSITION_TERM": True, "ATTENTION.COLOR_TERM": True}
+    model = build({**MLP, **looking, "DETACH_DECODER": True}).train()
+    model(samples(clip(4)))["loss_reconstruction"].backward()
+    taught = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert {name for name in taught if not name.startswith("decoder.")} == {
+        "perception.describe.weight",
+        "perception.describe.bias",
+    }, "what slots say of their looks is for the decoder"
     model = build(MLP).train()
     model(samples(clip(4)))["loss_reconstruction"].backward()
     attention = model.perception.attention
