@@ -264,23 +264,46 @@ def pad_to_stride(frames: Tensor, stride: int) -> Tensor:
     return frames
 
 
-def with_differences(video: Tensor, previous: Tensor | None = None) -> Tensor:
+def with_differences(
+    video: Tensor, previous: Tensor | None = None, unseen: Tensor | None = None
+) -> Tensor:
     """Appends to each frame three times what changed since the one before.
 
     Args:
         video: ``(B, T, 3, H, W)``, float.
         previous: the frame before the first one, ``(B, 3, H, W)``. Without it the first frame takes
             the difference of the second one, and a single frame zeros.
+        unseen: bool ``(B, T)``, frames that others are compared as if without.
 
     Returns:
         ``(B, T, 6, H, W)``.
     """
+    num_frames = video.shape[1]
     if previous is not None:
-        before = torch.cat([previous[:, None], video[:, :-1]], 1)
-        change = video - before
+        video = torch.cat([previous[:, None], video], 1)
+        unseen = unseen if unseen is None else F.pad(unseen, (1, 0))
+    if unseen is not None:
+        change = _since_last_seen(video, unseen)
     elif video.shape[1] > 1:
         change = video[:, 1:] - video[:, :-1]
         change = torch.cat([change[:, :1], change], 1)
     else:
         change = torch.zeros_like(video)
-    return torch.cat([video, _DIFFERENCE_SCALE * change], 2)
+    return torch.cat([video, _DIFFERENCE_SCALE * change], 2)[:, -num_frames:]
+
+
+def _since_last_seen(video: Tensor, unseen: Tensor) -> Tensor:
+    """Compares frames with the last one before that was seen, the first seen as the second is."""
+    numbers = torch.arange(video.shape[1], device=video.device).expand(unseen.shape)
+    last_seen = numbers.masked_fill(unseen, -1).cummax(1).values
+    before = F.pad(last_seen[:, :-1], (1, 0), value=-1)
+    change = video - _frames_at(video, before.clamp(min=0))
+    is_first = before < 0
+    # Without a second one this is frame 0, and its difference to itself.
+    second = (~is_first & ~unseen).int().argmax(1, keepdim=True).expand(unseen.shape)
+    return torch.where(is_first[..., None, None, None], _frames_at(change, second), change)
+
+
+def _frames_at(video: Tensor, numbers: Tensor) -> Tensor:
+    """Takes the frames ``(B, T)`` of clips ``(B, T, C, H, W)``."""
+    return video.take_along_dim(numbers[..., None, None, None], 1)

@@ -307,13 +307,16 @@ class SlotBERT(nn.Module):
     def _train_step(
         self, video: Tensor, boxes: Tensor | None, progress: float | None
     ) -> SlotOutputs:
-        found = self.perception(video, boxes=boxes)
-        slots, hidden = found.slots, None
+        hidden = unseen = None
         if self.use_transformer and self.staging.has_begun(progress):
+            num_clips, num_frames = video.shape[:2]
             hidden = draw_hidden(
-                *(int(n) for n in slots.shape[:3]), ratio=self.mask_ratio, unit=self.mask_unit
+                num_clips, num_frames, self.num_slots, ratio=self.mask_ratio, unit=self.mask_unit
             ).to(self.device)
-            slots = self.transformer(slots, hidden)
+            # Slots that are handed on would tell the frames around what is to be guessed.
+            unseen = hidden.all(-1)
+        found = self.perception(video, boxes=boxes, unseen=unseen)
+        slots = found.slots if hidden is None else self.transformer(found.slots, hidden)
         outputs = SlotOutputs(slots, found.slots, found.attn, size=self.decoder.size, hidden=hidden)
         if self.criterion.uses_features:
             outputs.features = self.perception.targets(video)

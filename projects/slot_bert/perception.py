@@ -121,6 +121,7 @@ class SlotPerception(nn.Module):
         state: PerceptionState | None = None,
         *,
         boxes: Tensor | None = None,
+        unseen: Tensor | None = None,
     ) -> FoundSlots:
         """Looks at frames.
 
@@ -128,6 +129,7 @@ class SlotPerception(nn.Module):
             video: ``(B, T, 3, H, W)`` in [0, 1].
             state: of the frames before; None at the start of a video.
             boxes: of its first frame, where slots start from them, see ``InitialSlots``.
+            unseen: bool ``(B, T)``, frames of which others learn nothing.
 
         Raises:
             DataError: if slots start from boxes and there are none.
@@ -137,7 +139,8 @@ class SlotPerception(nn.Module):
                 "slots start from boxes (MODEL.SLOT_BERT.ATTENTION.INIT), but the clip has no "
                 "`boxes` of its first frame"
             )
-        tokens, grid = self.encode(video, None if state is None else state.last_frame)
+        last = None if state is None else state.last_frame
+        tokens, grid = self.encode(video, last, unseen=unseen)
         first = 0 if state is None else state.num_frames
         iters = None if self.training else self.eval_iters
         looks = self.looks(video, grid)
@@ -153,6 +156,7 @@ class SlotPerception(nn.Module):
                 carry=None if state is None else state.carry,
                 boxes=boxes,
                 looks=looks,
+                unseen=unseen,
             )
         else:
             slots, attn = run_independent(
@@ -195,19 +199,20 @@ class SlotPerception(nn.Module):
         return FoundSlots(_spread(seen.slots, visible), _spread(seen.attn, visible), seen.state)
 
     def encode(
-        self, video: Tensor, previous: Tensor | None = None
+        self, video: Tensor, previous: Tensor | None = None, *, unseen: Tensor | None = None
     ) -> tuple[Tensor, tuple[int, int]]:
         """Gives what slot attention reads.
 
         Args:
             video: ``(B, T, 3, H, W)`` in [0, 1].
             previous: the frame before the first one, ``(B, 3, H, W)``; None if there is none.
+            unseen: see ``forward``.
 
         Returns:
             Tokens ``(B, T, N, dim)``, row by row, and the grid (h, w).
         """
         if self.backbone.input_diff:
-            video = with_differences(video, previous)
+            video = with_differences(video, previous, unseen)
         features = self.backbone(self.padded(video).flatten(0, 1))
         tokens: Tensor = self.token_head(features).unflatten(0, video.shape[:2])
         height, width = features.shape[-2:]

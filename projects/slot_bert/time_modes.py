@@ -35,6 +35,17 @@ class Carry:
     slots: Tensor
     held: Holdings | None = None
 
+    def replaced(self, clips: Tensor, other: Carry) -> Carry:
+        """Gives the same, but what other frames hand on in some clips, bool ``(B,)``."""
+        rows = clips.view(-1, 1, 1)
+        held = self.held
+        if held is not None and other.held is not None:
+            held = Holdings(
+                torch.where(rows, other.held.latest, held.latest),
+                torch.where(rows, other.held.earlier, held.earlier),
+            )
+        return Carry(torch.where(rows, other.slots, self.slots), held)
+
 
 class SlotPredictor(nn.Module):
     """Slots of a frame to those that the next one starts from: a pre-norm transformer block.
@@ -105,6 +116,7 @@ def run_recurrent(
     boxes: Tensor | None = None,
     valid: Tensor | None = None,
     looks: Tensor | None = None,
+    unseen: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Carry]:
     """Finds the slots of one frame after the other; slot k stays with what it found.
 
@@ -120,6 +132,8 @@ def run_recurrent(
         valid: bool ``(B, T, N)``; slots read nothing from the other tokens.
         looks: places and colours of the tokens, ``(B, T, N, 8)``, see ``token_looks``; needed by
             attention in which they count.
+        unseen: bool ``(B, T)``, frames that hand nothing on: those after them are found as if these
+            had not been there.
 
     Returns:
         The slots ``(B, T, K, S)``; the attention, float32 ``(B, T, K, N)``; and what the call for
@@ -130,6 +144,28 @@ def run_recurrent(
     k, v = attention.keys_values(tokens)
     nothing: Any = [None] * k.shape[1]
     all_slots, all_attn = [], []
+    # Clips of which no frame was seen so far; what comes next is like their first frame.
+    fresh = None if unseen is None else unseen.new_full((len(k),), carry is None)
+
+    def look(frame: tuple[Any, ...], before: Carry | None) -> tuple[Carry, Tensor]:
+        frame_k, frame_v, frame_valid, frame_looks = frame
+        held, count = None, iters
+        if before is None:
+            start = init(len(k), 1, boxes=boxes)[:, 0]
+        else:
+            start, held, count = before.slots, before.held, iters_next
+            start = start if predictor is None else predictor(start)
+        slots, attn, held = attention.refine(
+            frame_k,
+            frame_v,
+            start,
+            held=held,
+            iters=count,
+            valid=frame_valid,
+            looks=frame_looks,
+        )
+        return Carry(slots, held), attn
+
     # A lower precision pays in the products of all tokens, not in those of a handful of slots.
     with torch.autocast(tokens.device.type, enabled=False):
         # Views of all frames at once: the gradient of k[:, t] would be as large as k every time.
@@ -138,24 +174,18 @@ def run_recurrent(
             *(nothing if x is None else x.unbind(1) for x in (valid, looks)),
             strict=True,
         )
-        for frame_k, frame_v, frame_valid, frame_looks in frames:
-            held, count = None, iters
-            if carry is None:
-                start = init(len(k), 1, boxes=boxes)[:, 0]
-            else:
-                start, held, count = carry.slots, carry.held, iters_next
-                start = start if predictor is None else predictor(start)
-            slots, attn, held = attention.refine(
-                frame_k,
-                frame_v,
-                start,
-                held=held,
-                iters=count,
-                valid=frame_valid,
-                looks=frame_looks,
-            )
-            carry = Carry(slots, held)
-            all_slots.append(slots)
+        for number, frame in enumerate(frames):
+            found, attn = look(frame, carry)
+            if fresh is not None and carry is not None and bool(fresh.any()):
+                first, first_attn = look(frame, None)
+                found = found.replaced(fresh, first)
+                attn = torch.where(fresh.view(-1, 1, 1), first_attn, attn)
+            all_slots.append(found.slots)
             all_attn.append(attn)
+            if unseen is not None and fresh is not None:
+                if carry is not None:
+                    found = found.replaced(unseen[:, number], carry)
+                fresh = fresh & unseen[:, number]
+            carry = found
     assert carry is not None
     return torch.stack(all_slots, 1), torch.stack(all_attn, 1), carry

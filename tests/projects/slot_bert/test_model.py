@@ -23,6 +23,7 @@ from tests.projects.slot_bert.tiny_models import (
 from vidseg.errors import ConfigError, DataError
 from vidseg.modeling import build_model
 from vidseg.projects.slot_bert.staging import at_rest
+from vidseg.projects.slot_bert.temporal_transformer import TemporalSlotTransformer
 
 LENGTHS = (1, 2, 4, 5, 6, 23, 24, 29, 50)
 GAUSSIAN: dict[str, Any] = {
@@ -308,6 +309,28 @@ def test_a_detached_decoder_teaches_itself_alone() -> None:
     model(samples(clip(4)))["loss_reconstruction"].backward()
     attention = model.perception.attention
     assert all(p.grad.abs().sum() > 0 for p in (attention.to_q.weight, attention.to_kv.weight))
+
+
+@pytest.mark.parametrize("unit", ["frame", "span", "last"])
+def test_hidden_frames_tell_training_nothing(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {**PHASE2, "ENCODER.NORM": "GN", "ENCODER.INPUT_DIFF": True}
+    model = trained(build({**settings, "TRANSFORMER.MASK_UNIT": unit})).train()
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def watch(slots: Tensor, hidden: Tensor) -> Tensor:
+        guessed = TemporalSlotTransformer.forward(model.transformer, slots, hidden)
+        seen.append((guessed, hidden))
+        return guessed
+
+    monkeypatch.setattr(model.transformer, "forward", watch)
+    frames = clip(6)
+    for _ in range(2):
+        torch.manual_seed(4)
+        model(samples(frames))
+        dropped = seen[0][1][0].all(-1)
+        frames = torch.where(dropped.view(-1, 1, 1, 1), 255 - frames, frames)
+    assert 0 < dropped.sum() < len(dropped)
+    torch.testing.assert_close(seen[0][0], seen[1][0])
 
 
 def test_mixed_sizes_count_by_their_frames() -> None:

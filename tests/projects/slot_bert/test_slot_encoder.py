@@ -132,6 +132,19 @@ def test_differences_of_frames() -> None:
     assert not with_differences(video[:, :1])[:, :, 3:].any()
 
 
+@pytest.mark.parametrize("has_previous", [False, True])
+def test_differences_leave_out_frames_that_were_not_seen(has_previous: bool) -> None:
+    video = torch.rand(3, 5, 3, 6, 5)
+    previous = torch.rand(3, 3, 6, 5) if has_previous else None
+    unseen = torch.tensor([[0, 1, 1, 0, 0], [1, 0, 0, 1, 0], [1, 1, 0, 1, 1]]).bool()
+    whole = with_differences(video, previous, unseen)
+    for row, hidden in enumerate(unseen):
+        one = slice(row, row + 1)
+        before = None if previous is None else previous[one]
+        alone = with_differences(video[one][:, ~hidden], before)
+        torch.testing.assert_close(whole[one][:, ~hidden], alone)
+
+
 @pytest.mark.parametrize("name", POSITIONS)
 def test_tokens_stand_row_by_row(name: str) -> None:
     torch.manual_seed(0)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vidseg.projects.slot_bert.grounding import token_looks
 from vidseg.projects.slot_bert.initial_slots import INITS, InitialSlots
 from vidseg.projects.slot_bert.linking import link_slots, reorder_slots
 from vidseg.projects.slot_bert.slot_attention import SlotAttention
@@ -45,6 +46,27 @@ def test_recurrent_goes_on_where_it_stopped(cut: int) -> None:
     then = run_recurrent(attention, init, None, tokens[:, cut:], carry=first[2])
     for index in range(2):
         torch.testing.assert_close(torch.cat([first[index], then[index]], 1), whole[index])
+
+
+@pytest.mark.parametrize("grounded", [False, True])
+@torch.no_grad()
+def test_recurrent_passes_over_frames_that_are_not_seen(grounded: bool) -> None:
+    attention, init, tokens = build()
+    looks = None
+    if grounded:
+        attention = SlotAttention(DIM, DIM, position=True, colour=True)
+        looks = token_looks(torch.rand(CLIPS, FRAMES, 3, 6, 6), (3, 3))
+    unseen = torch.tensor([[0, 1, 1, 0, 0], [1, 1, 0, 1, 0]]).bool()
+    slots, attn, carry = run_recurrent(attention, init, None, tokens, looks=looks, unseen=unseen)
+    for row, hidden in enumerate(unseen):
+        mine = [None if x is None else x[row : row + 1, ~hidden] for x in (tokens, looks)]
+        own_slots, own_attn, own = run_recurrent(attention, init, None, mine[0], looks=mine[1])
+        torch.testing.assert_close(slots[row : row + 1, ~hidden], own_slots)
+        torch.testing.assert_close(attn[row : row + 1, ~hidden], own_attn)
+        torch.testing.assert_close(carry.slots[row : row + 1], own.slots)
+    torch.testing.assert_close(attn.sum(2), torch.ones_like(attn[:, :, 0]))
+    # A frame that hands nothing on still has slots of its own.
+    assert not torch.allclose(slots[0, 1], slots[0, 0], atol=1e-3)
 
 
 def test_recurrent_gradients_reach_the_first_frame() -> None:
