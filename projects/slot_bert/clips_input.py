@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vidseg.errors import DataError
 
-__all__ = ["to_video"]
+__all__ = ["to_clips", "to_video"]
 
 _CHANNELS = (1, 3, 4)
 _OVERSHOOT = 0.1  # how far resized images may leave [0, 1]; they are clamped
@@ -46,6 +46,20 @@ def to_video(frames: Tensor) -> Tensor:
     else:
         raise DataError(f"frames of type {frames.dtype} have no range; give uint8 or float")
     return video.expand(*shape[:-3], 3, *shape[-2:])
+
+
+def to_clips(video: Tensor) -> Tensor:
+    """Brings a batch of clips ``(B, T, C, H, W)`` to colour in [0, 1], see :func:`to_video`.
+
+    Raises:
+        DataError: if it is no batch of clips.
+    """
+    if video.ndim != 5:
+        raise DataError(
+            f"clips of shape {tuple(video.shape)} are no batch (B, T, C, H, W); video[None] makes "
+            "one of a single clip (T, C, H, W)"
+        )
+    return to_video(video)
 
 
 def _checked(video: Tensor) -> Tensor:

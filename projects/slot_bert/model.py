@@ -19,7 +19,7 @@ from vidseg.errors import DataError
 from vidseg.modeling import META_ARCH_REGISTRY
 from vidseg.modeling.meta_arch import Recorder, ResultPlace, VideoSession
 
-from .clips_input import to_video
+from .clips_input import to_clips
 from .collapse import collapse_figures
 from .criterion import SlotCriterion, SlotOutputs
 from .decoders import BroadcastDecoder, PixelMLPDecoder
@@ -127,7 +127,7 @@ class SlotBERT(nn.Module):
         """Losses of a batch of clips in training, one prediction per clip in eval.
 
         Args:
-            samples: with ``frames``, see ``to_video``, of any length and size. Also ``boxes`` where
+            samples: with ``frames``, see ``to_clips``, of any length and size. Also ``boxes`` where
                 slots start from them, see ``InitialSlots``, and in eval ``dropped``, bool ``(T,)``,
                 for frames that are not to be looked at.
 
@@ -164,14 +164,19 @@ class SlotBERT(nn.Module):
             like slots, and masks are those of the decoder if these were trained.
 
         Raises:
-            DataError: if the video cannot be used, or all frames of a clip are hidden.
+            DataError: if the video or ``hidden`` cannot be used, or a clip is hidden whole.
         """
-        video = to_video(video.to(self.device))
+        video = to_clips(video.to(self.device))
         boxes = None if boxes is None else boxes.to(self.device)
         if hidden is None or not bool(hidden.any()):
             found = self.perception(video, boxes=boxes)
             return self._finish(video, found.slots, found.attn)
-        hidden = hidden.to(self.device)
+        if hidden.shape != video.shape[:2]:
+            raise DataError(
+                f"dropped frames of shape {tuple(hidden.shape)} do not belong to "
+                f"{video.shape[0]} clips of {video.shape[1]} frames"
+            )
+        hidden = hidden.to(self.device, torch.bool)
         if bool(hidden.all(1).any()):
             raise DataError("every frame of a clip is dropped, so there is nothing to see")
         clips: list[FoundSlots] = [
@@ -204,7 +209,7 @@ class SlotBERT(nn.Module):
         Raises:
             DataError: if the frames cannot be used or their size differs from before.
         """
-        video = to_video(frames.to(self.device))[None]
+        video = to_clips(frames.to(self.device)[None])
         if state is not None:
             state.perception.check_size(video)
         found = self.perception(
@@ -243,7 +248,7 @@ class SlotBERT(nn.Module):
         with _naming(sample):
             prediction = self.infer(sample["frames"][None], hidden, boxes=boxes)
             if hidden is not None and bool(hidden.any()):
-                video = to_video(sample["frames"].to(self.device))[None]
+                video = to_clips(sample["frames"].to(self.device)[None])
                 with torch.no_grad():
                     prediction["slots_seen"] = self.perception(video, boxes=boxes).slots
         return {name: x[0].cpu() for name, x in prediction.items()}
@@ -291,7 +296,7 @@ class SlotBERT(nn.Module):
 
     def _group_losses(self, samples: list[Sample], progress: float | None) -> dict[str, Tensor]:
         with _naming(*samples):
-            video = to_video(torch.stack([s["frames"] for s in samples]).to(self.device))
+            video = to_clips(torch.stack([s["frames"] for s in samples]).to(self.device))
             boxes = None
             if all("boxes" in s for s in samples):
                 boxes = torch.stack([s["boxes"] for s in samples]).to(self.device)
