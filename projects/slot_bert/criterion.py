@@ -211,8 +211,8 @@ class SlotCriterion(nn.Module):
             progress: fraction of the run that is done.
 
         Returns:
-            The weighted losses by name, ``loss_appearance`` for example, or ``loss_idle``, 0, where
-            none counts yet. And without gradients ``unweighted/appearance`` and
+            The weighted losses by name, ``loss_appearance`` for example, and ``loss_idle``, 0,
+            where none teaches anything yet. And without gradients ``unweighted/appearance`` and
             ``weight/appearance``.
         """
         batch = _Batch(outputs, video, self.detach_decoder)
@@ -226,7 +226,8 @@ class SlotCriterion(nn.Module):
                 value = terms[key]()
                 losses[f"loss_{key.lower()}"] = weight * value
                 figures[f"unweighted/{key.lower()}"] = value.detach()
-        if not losses:  # every ramp may start at 0, but a step needs something to differentiate
+        # Every ramp may start at 0, and what still counts may only reach parts that rest.
+        if not any(loss.requires_grad for loss in losses.values()):
             losses["loss_idle"] = outputs.slots.sum() * 0.0
         return losses, figures
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vidseg.collectives import is_main
+from vidseg.errors import ConfigError
 from vidseg.evaluation.base import EVALUATOR_REGISTRY, Evaluator, Metrics
 from vidseg.evaluation.report import write_metrics, write_text
 from vidseg.files import make_folder
@@ -88,8 +89,15 @@ class SlotDiscoveryEvaluator(Evaluator):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, metadata: Metadata, output_dir: Path) -> dict[str, Any]:
-        """See the base class; reads ``TEST.SLOT_BERT``."""
+        """See the base class; reads ``TEST.SLOT_BERT``.
+
+        Raises:
+            ConfigError: if a number is negative.
+        """
         node = cfg.TEST.SLOT_BERT
+        for key in ("NUM_PICTURES", "BOOTSTRAP"):
+            if node[key] < 0:
+                raise ConfigError(f"TEST.SLOT_BERT.{key} is {node[key]}; set 0 or more")
         return {
             "output_dir": output_dir,
             "num_slots": cfg.MODEL.SLOT_BERT.ATTENTION.NUM_SLOTS,

@@ -53,8 +53,17 @@ _LEAST = {
     "TRANSFORMER.NUM_HEADS": 1,
     "TRANSFORMER.FFN_RATIO": 1,
     "TRANSFORMER.POSITION_LENGTH": 1,
+    "TRANSFORMER.WINDOW": 1,
     "TRANSFORMER.STRIDE": 1,
+    "DECODER.SIZE": 1,
+    "DECODER.CHANNELS": 1,
+    "ENCODER.CHANNELS": 1,
+    "ENCODER.DILATIONS": 1,
+    "ENCODER.POSITION_SIZE": 1,
+    "ATTENTION.LUMA": 0,
+    "ATTN_REC": 0,
 }
+"""The smallest values; of a list that of each of its numbers."""
 _ABOVE_ZERO = ("ATTENTION.TEMPERATURE", "ATTENTION.SIGMA", "DECODER.SUBSAMPLE")
 _SHARES = (
     "TRANSFORMER.MASK_RATIO",
@@ -77,7 +86,9 @@ def check_settings(cfg: CfgNode) -> None:
         hint = ", ".join(nearest(str(value), choices) or choices)
         _require(value in choices, f"{key} is {value!r}; nearest: {hint}")
     for key, least in _LEAST.items():
-        _require(_read(cfg, key) >= least, f"{key} is {_read(cfg, key)}; set {least} or more")
+        value = _read(cfg, key)
+        values = value if isinstance(value, (list, tuple)) else [value]
+        _require(all(x >= least for x in values), f"{key} is {value}; set {least} or more")
     for key in _ABOVE_ZERO:
         _require(_read(cfg, key) > 0, f"{key} is {_read(cfg, key)}; it must be above 0")
     for key in _SHARES:
@@ -100,8 +111,25 @@ def check_settings(cfg: CfgNode) -> None:
         f"it to {node.TRANSFORMER.WINDOW} or less",
     )
     _require(
-        node.TRANSFORMER.ENABLED or node.LOSS.MASKED_SLOTS == 0,
+        len(node.ENCODER.POSITION_SIZE) == 2,
+        f"ENCODER.POSITION_SIZE is {node.ENCODER.POSITION_SIZE}; give rows and columns",
+    )
+
+
+def _check_lessons(cfg: CfgNode, criterion: SlotCriterion) -> None:
+    """Checks that what is trained is also taught."""
+    is_on, node = criterion.schedule.is_used, cfg.MODEL.SLOT_BERT
+    _require(
+        node.TRANSFORMER.ENABLED or not is_on("MASKED_SLOTS"),
         "LOSS.MASKED_SLOTS is the loss of the temporal transformer; set TRANSFORMER.ENABLED",
+    )
+    teachers = ["MASKED_SLOTS", "ORTHOGONALITY", "FRAME_CONTRAST"]
+    if not node.DETACH_DECODER:
+        teachers += ["RECONSTRUCTION", "FEATURES", "DISTILLATION"]
+    _require(
+        not node.TRANSFORMER.ENABLED or any(map(is_on, teachers)),
+        "TRANSFORMER.ENABLED, but no loss teaches the temporal transformer; set LOSS.MASKED_SLOTS"
+        + " (with DETACH_DECODER, what is drawn does not)" * node.DETACH_DECODER,
     )
 
 
@@ -115,6 +143,7 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
     node = cfg.MODEL.SLOT_BERT
     attention, time, transformer = node.ATTENTION, node.TIME, node.TRANSFORMER
     criterion = SlotCriterion.from_config(cfg)
+    _check_lessons(cfg, criterion)
     backbone = build_encoder(cfg, with_targets=criterion.uses_features)
     num_features = backbone.target_channels if criterion.draws_features else 0
     dim, slot_dim = backbone.out_channels, attention.SLOT_DIM

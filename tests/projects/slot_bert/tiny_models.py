@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -33,6 +34,37 @@ PHASE2: dict[str, Any] = {
     "LOSS.APPEARANCE": 1.0,
 }
 MLP: dict[str, Any] = {**VIDEO, "DECODER.NAME": "mlp", "DECODER.SUBSAMPLE": 0.5}
+
+
+GAUSSIAN: dict[str, Any] = {
+    "ATTENTION.INIT": "gaussian",
+    "TIME.LINK": True,
+    "MASK_SOURCE": "product",
+}
+DIFFERENCES: dict[str, Any] = {
+    **VIDEO,
+    "ENCODER.INPUT_DIFF": True,
+    "TIME.PREDICTOR": "transformer",
+    "MASK_SOURCE": "decoder",
+}
+PYRAMID: dict[str, Any] = {
+    **MLP,
+    "ENCODER.NAME": "pyramid",
+    "ENCODER.CHANNELS": [8, 12, 16],
+    "DECODER.SIZE": 12,
+    "ATTENTION.POSITION_TERM": True,
+    "ATTENTION.COLOR_TERM": True,
+    "ATTENTION.LUMA": 0.5,
+}
+KINDS = {
+    "phase1": {},
+    "phase2": PHASE2,
+    "mlp": MLP,
+    "linked": GAUSSIAN,
+    "diff": DIFFERENCES,
+    "pyramid": PYRAMID,
+}
+ALL = pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS)
 
 
 def config(**settings: Any) -> CfgNode:
