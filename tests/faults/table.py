@@ -44,7 +44,7 @@ def _row(fault: Fault) -> str:
 
 def _readable(pattern: str) -> str:
     """Turns a regular expression into the words that it looks for."""
-    text = re.sub(r"\([^()|]*(\|[^()|]*)+\)|\.\*|\\d\+?", "…", pattern)
+    text = re.sub(r"\([^()|]*(\|[^()|]*)+\)|\.\*|\\[dw]\+?", "…", pattern)
     text = text.split("|")[0]
     text = re.sub(r"\\(.)", r"\1", text)
     return re.sub(r"(…\s?)+…", "…", text).strip()
