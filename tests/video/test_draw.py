@@ -54,6 +54,20 @@ def test_colours_are_stable_and_differ() -> None:
     assert luminance.min() > 70
 
 
+def test_first_colours_are_told_apart_by_eyes() -> None:
+    rgb = np.array([track_color(number) for number in range(20)]) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    xyz = linear @ np.array(
+        [[0.4339, 0.2126, 0.0178], [0.3762, 0.7152, 0.1095], [0.1899, 0.0722, 0.8729]]
+    )
+    x, y, z = np.cbrt(xyz).T
+    lab = np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)  # none is near black
+    distances = np.linalg.norm(lab[:, None] - lab, axis=-1) + 1000 * np.eye(20)
+    assert distances[:7, :7].min() > 50
+    assert distances.min() > 25
+    assert (rgb @ [0.299, 0.587, 0.114]).min() > 0.42
+
+
 def test_tint_and_outline_stay_on_the_mask() -> None:
     image = np.full((*SIZE, 3), 90, dtype=np.uint8)
     painted = FramePainter(SIZE).paint(image, [Drawing(box_mask(10, 20), 5, "")])

@@ -43,6 +43,11 @@ logger = logging.getLogger(__name__)
 _GOLDEN_RATIO = 0.61803398875
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 _MIN_LUMINANCE = 0.5
+# Each far from those before it in CIELAB, and none too dark to be seen on shadows.
+_PALETTE = bytes.fromhex(
+    "ff4b2d 00e600 6969ff 00e6ff fff000 ff2dc3 788721 ffb4e1 3c87c3 ffb478"
+    "c3ffa5 b45a69 00b44b d22dff 96c300 3c9678 ff9600 b469c3 b4691e ff3c78"
+)
 _CROWD = 16  # visible tracks beyond which labels shrink to the id
 _MAX_CACHED_PLATES = 512
 
@@ -50,7 +55,10 @@ Color = tuple[int, int, int]
 
 
 def track_color(track_id: int) -> Color:
-    """Gives the colour of a track; ids near each other get hues far apart."""
+    """Gives the colour of a track; ids near each other get colours far apart."""
+    if 0 <= track_id < len(_PALETTE) // 3:
+        red, green, blue = _PALETTE[3 * track_id : 3 * track_id + 3]
+        return red, green, blue
     hue = (0.02 + track_id * _GOLDEN_RATIO) % 1.0
     # Hues come close to each other after a dozen ids: brightness and saturation tell those apart.
     saturation = (0.85, 0.6, 1.0)[track_id // 13 % 3]
