@@ -66,7 +66,8 @@ def _add_attention(parent: CfgNode) -> None:
     node = parent.TIME
     node.MODE = "independent"  # or "recurrent": a frame starts from the slots of the one before
     node.ITERS_NEXT = 1  # iterations of the later frames in recurrent mode
-    node.PREDICTOR = "none"  # or "transformer": a block over the slots between two frames
+    # Between two frames: or "norm", which bounds slots; "transformer", a block over the slots.
+    node.PREDICTOR = "none"
     node.LINK = False  # reorder slots by mask and content after the fact, in evaluation
 
 

@@ -22,7 +22,7 @@ from .positions import POSITIONS, build_position
 from .slot_attention import SlotAttention
 from .staging import Staging
 from .temporal_transformer import AXES, FILLS, TIME_POSITIONS, TemporalSlotTransformer
-from .time_modes import MODES, PREDICTORS, SlotPredictor
+from .time_modes import MODES, PREDICTORS, build_predictor
 
 __all__ = ["build_encoder", "build_parts", "check_settings"]
 
@@ -102,7 +102,7 @@ def check_settings(cfg: CfgNode) -> None:
     )
     width = node.ATTENTION.SLOT_DIM
     _require(
-        node.TIME.PREDICTOR == "none" or width % 4 == 0,
+        node.TIME.PREDICTOR != "transformer" or width % 4 == 0,
         f"ATTENTION.SLOT_DIM is {width}; the four heads of TIME.PREDICTOR need a multiple of 4",
     )
     _require(
@@ -162,7 +162,7 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
             TokenHead(dim, position),
             _made("ATTENTION", lambda: _build_attention(node, dim)),
             initial_slots,
-            SlotPredictor(slot_dim) if time.PREDICTOR == "transformer" else None,
+            build_predictor(time.PREDICTOR, slot_dim),
             recurrent=time.MODE == "recurrent",
             iters_next=time.ITERS_NEXT,
             eval_iters=attention.EVAL_ITERS or None,

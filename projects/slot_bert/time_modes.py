@@ -17,10 +17,18 @@ from .grounding import Holdings
 from .initial_slots import InitialSlots
 from .slot_attention import SlotAttention, full_precision
 
-__all__ = ["MODES", "PREDICTORS", "Carry", "SlotPredictor", "run_independent", "run_recurrent"]
+__all__ = [
+    "MODES",
+    "PREDICTORS",
+    "Carry",
+    "SlotPredictor",
+    "build_predictor",
+    "run_independent",
+    "run_recurrent",
+]
 
 MODES = ("independent", "recurrent")
-PREDICTORS = ("none", "transformer")
+PREDICTORS = ("none", "norm", "transformer")
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,21 @@ class SlotPredictor(nn.Module):
         """Maps ``(B, K, S)`` to the same shape."""
         out: Tensor = self.ffn(self.attention(slots))
         return out
+
+
+def build_predictor(name: str, dim: int) -> nn.Module | None:
+    """Gives what takes slots ``(B, K, S)`` of a frame to the start of those of the next one.
+
+    ``"norm"`` brings them back to mean 0 and variance 1. Otherwise every frame adds to them what
+    the network at the end of an iteration gives, and nothing bounds their length.
+
+    Args:
+        name: one of ``PREDICTORS``.
+        dim: S.
+    """
+    if name == "transformer":
+        return SlotPredictor(dim)
+    return nn.LayerNorm(dim, elementwise_affine=False) if name == "norm" else None
 
 
 def run_independent(
