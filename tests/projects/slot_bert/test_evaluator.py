@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from vidseg.config import get_cfg
-from vidseg.errors import DataError, UserError
+from vidseg.errors import ConfigError, DataError, UserError
 from vidseg.evaluation import ResultStore
 from vidseg.evaluation.base import EVALUATOR_REGISTRY
 from vidseg.evaluation.discovery import mean_shares, score_segments
@@ -96,6 +96,9 @@ def test_is_built_from_the_config(tmp_path: Path) -> None:
     options = SlotDiscoveryEvaluator.from_config(cfg, metadata, tmp_path)
     SlotDiscoveryEvaluator(**options)
     assert (options["num_slots"], options["first_frame"]) == (7, False)
+    cfg.TEST.SLOT_BERT.BOOTSTRAP = -1
+    with pytest.raises(ConfigError, match=r"TEST.SLOT_BERT.BOOTSTRAP is -1; set 0 or more"):
+        SlotDiscoveryEvaluator.from_config(cfg, metadata, tmp_path)
 
 
 def test_right_segments_score_1(tmp_path: Path) -> None:
