@@ -56,6 +56,10 @@ class BroadcastDecoder(nn.Module):
         )
         self.head = nn.Conv2d(widths[-1], out_channels + 1, 3, padding=1)
 
+    def no_weight_decay(self) -> set[str]:
+        """Names the parameters that the optimiser leaves as large as they are."""
+        return {"position"}
+
     def forward(self, slots: Tensor) -> tuple[Tensor, Tensor]:
         """Draws slots; see the class for shapes."""
         num_frames, num_slots, width = slots.shape

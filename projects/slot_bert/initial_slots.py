@@ -62,6 +62,10 @@ class InitialSlots(nn.Module):
             self.mean = nn.Parameter(torch.randn(dim) * dim**-0.5)
             self.log_sigma = nn.Parameter(torch.full((dim,), math.log(spread)))
 
+    def no_weight_decay(self) -> set[str]:
+        """Names the parameters that the optimiser leaves as large as they are."""
+        return {"slots", "background", "mean", "log_sigma"}
+
     def forward(
         self,
         num_clips: int,

@@ -54,6 +54,10 @@ class LearnedPosition(nn.Module):
         self.table = nn.Parameter(torch.empty(1, dim, *size))
         nn.init.trunc_normal_(self.table, std=0.02)
 
+    def no_weight_decay(self) -> set[str]:
+        """Names the parameters that the optimiser leaves as large as they are."""
+        return {"table"}
+
     def forward(self, height: int, width: int) -> Tensor:
         """Gives the code of a grid, ``(N, D)``."""
         table: Tensor = self.table

@@ -148,7 +148,8 @@ def _weight_decay(cfg: CfgNode, module: nn.Module, leaf: str) -> float:
         return float(cfg.SOLVER.WEIGHT_DECAY_EMBED)
     if isinstance(module, NORM_LAYERS):
         return float(cfg.SOLVER.WEIGHT_DECAY_NORM)
-    if any(table in leaf for table in POSITION_TABLES):
+    undecayed: set[str] = getattr(module, "no_weight_decay", set)()  # the name that timm gave it
+    if leaf in undecayed or any(table in leaf for table in POSITION_TABLES):
         return 0.0
     return float(cfg.SOLVER.WEIGHT_DECAY)
 

@@ -15,11 +15,14 @@ from tests.projects.slot_bert.tiny_models import (
     VIDEO,
     build,
     clip,
+    config_of,
     samples,
     trained,
 )
+from vidseg.modeling import build_model
 from vidseg.projects.slot_bert.staging import at_rest
 from vidseg.projects.slot_bert.temporal_transformer import TemporalSlotTransformer
+from vidseg.solver import parameter_settings
 
 
 @ALL
@@ -136,6 +139,26 @@ def test_a_transformer_alone_waits_for_what_teaches_it() -> None:
         outputs = model([{**samples(clip(4))[0], "iteration": iteration, "max_iter": 100}])
         assert ("loss_idle" in outputs) == is_idle
         sum(x for name, x in outputs.items() if "/" not in name).backward()
+
+
+@pytest.mark.parametrize("init", ["random", "learned", "boxes"])
+def test_tables_and_initial_slots_do_not_decay(init: str) -> None:
+    settings = {"ATTENTION.INIT": init, "ENCODER.POSITION": "learned", "TRANSFORMER.ENABLED": True}
+    cfg = config_of({**settings, "TRANSFORMER.SLOT_IDENTITY": True})
+    cfg.SOLVER.WEIGHT_DECAY = 0.1
+    settings_of = parameter_settings(cfg, build_model(cfg))
+    spared = {item.name for item in settings_of if not item.weight_decay}
+    tables = {
+        "perception.token_head.position.table",
+        "decoder.position",
+        "transformer.mask_token.weight",
+        "transformer.identity.weight",
+        "perception.attention.norm_slots.weight",
+    }
+    starts = {item.name for item in settings_of if "initial_slots." in item.name}
+    assert tables <= spared
+    assert {name for name in starts if "box_mlp" not in name} <= spared
+    assert "perception.attention.to_q.weight" not in spared
 
 
 def test_rest_ends_with_an_error() -> None:
