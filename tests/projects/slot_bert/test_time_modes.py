@@ -12,7 +12,12 @@ from vidseg.projects.slot_bert.grounding import token_looks
 from vidseg.projects.slot_bert.initial_slots import INITS, InitialSlots
 from vidseg.projects.slot_bert.linking import link_slots, reorder_slots
 from vidseg.projects.slot_bert.slot_attention import SlotAttention
-from vidseg.projects.slot_bert.time_modes import SlotPredictor, run_independent, run_recurrent
+from vidseg.projects.slot_bert.time_modes import (
+    SlotPredictor,
+    build_predictor,
+    run_independent,
+    run_recurrent,
+)
 
 CLIPS, FRAMES, TOKENS, SLOTS, DIM = 2, 5, 9, 4, 8
 
@@ -35,6 +40,23 @@ def test_recurrent_equals_calls_of_frame_after_frame() -> None:
         torch.testing.assert_close(slots[:, frame], last)
         torch.testing.assert_close(attn[:, frame], own)
     torch.testing.assert_close(carry.slots, last)
+
+
+@torch.no_grad()
+def test_norm_bounds_slots_of_long_videos() -> None:
+    attention, init, tokens = build()
+    attention.gru.bias_ih[DIM : 2 * DIM] = 20.0  # keeps all, so that what the MLP adds stays
+    attention.mlp.layers[1].bias.fill_(1.0)
+    attention.mlp.layers[1].bias[::2] = -1.0
+    video = tokens.repeat(1, 20, 1, 1)
+
+    def lengths(name: str) -> Tensor:
+        slots, _, _ = run_recurrent(attention, init, build_predictor(name, DIM), video)
+        return slots.norm(dim=-1).amax((0, 2))
+
+    free, bounded = lengths("none"), lengths("norm")
+    assert free[-1] > 10 * free[0]
+    assert bounded[-1] < 2 * bounded[0]
 
 
 @pytest.mark.parametrize("cut", [1, 3])
