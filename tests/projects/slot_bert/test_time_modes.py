@@ -48,7 +48,7 @@ def test_norm_bounds_slots_of_long_videos() -> None:
     attention.gru.bias_ih[DIM : 2 * DIM] = 20.0  # keeps all, so that what the MLP adds stays
     attention.mlp.layers[1].bias.fill_(1.0)
     attention.mlp.layers[1].bias[::2] = -1.0
-    video = tokens.repeat(1, 20, 1, 1)
+    video = tokens.repeat(1, 40, 1, 1)
 
     def lengths(name: str) -> Tensor:
         slots, _, _ = run_recurrent(attention, init, build_predictor(name, DIM), video)
