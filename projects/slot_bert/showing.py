@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from .perception import SlotPerception
 from .pictures import Grid, save_iterations
 from .session import check_numbers, resize, segment
 from .thinning import Thinned
-from .time_modes import run_independent
+from .time_modes import run_independent, run_recurrent
 from .track_files import ArrayFile, TrackFile
 from .video_output import SlotVideos
 
@@ -184,8 +185,8 @@ def attention_by_iteration(perception: SlotPerception, frame: Tensor) -> Tensor:
     tokens, grid = perception.encode(video)
     looks = perception.looks(video, grid)
     count = perception.eval_iters or attention.iters
-    maps = [
-        run_independent(attention, start, tokens, iters=iters, looks=looks)[1][0, 0]
-        for iters in range(1, count + 1)
-    ]
+    run: Callable[..., Any] = partial(run_independent, attention, start, tokens)
+    if perception.recurrent:
+        run = partial(run_recurrent, attention, start, perception.predictor, tokens)
+    maps = [run(iters=iters, looks=looks)[1][0, 0] for iters in range(1, count + 1)]
     return torch.stack(maps).unflatten(-1, grid)

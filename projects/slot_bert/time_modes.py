@@ -127,6 +127,14 @@ def run_independent(
     return slots.unflatten(0, clips), attn.unflatten(0, clips)
 
 
+def _in_parts(count: int, most: int) -> list[int]:
+    """Shares out iterations over looks at one frame, between which slots are handed on.
+
+    With more iterations at a time than in training, slots leave the range that is known of them.
+    """
+    return [min(most, count - done) for done in range(0, count, most)]
+
+
 def run_recurrent(
     attention: SlotAttention,
     init: InitialSlots,
@@ -148,7 +156,8 @@ def run_recurrent(
         init: where the first frame of a video starts.
         predictor: slots of a frame to those that the next one starts from; None hands them on.
         tokens: ``(B, T, N, D)``.
-        iters: iterations in the first frame of a video; None for those of ``attention``.
+        iters: iterations in the first frame of a video; None for those of ``attention``. If there
+            are more, a predictor comes between each so many.
         iters_next: iterations in every other frame.
         carry: what the call for the frames before these returned; None if these are the first.
         boxes: for slots that start from boxes, see ``InitialSlots``.
@@ -178,16 +187,24 @@ def run_recurrent(
         else:
             start, held, count = before.slots, before.held, iters_next
             start = start if predictor is None else predictor(start)
-        slots, attn, held = attention.refine(
-            frame_k,
-            frame_v,
-            start,
-            held=held,
-            iters=count,
-            valid=frame_valid,
-            looks=frame_looks,
-        )
-        return Carry(slots, held), attn
+        counts = [attention.iters if count is None else count]
+        if before is None and predictor is not None:
+            counts = _in_parts(counts[0], attention.iters)
+        for number, part in enumerate(counts):
+            if number and predictor is not None:
+                start = predictor(start)
+            start, attn, held = attention.refine(
+                frame_k,
+                frame_v,
+                start,
+                held=held,
+                iters=part,
+                valid=frame_valid,
+                looks=frame_looks,
+            )
+        if len(counts) > 1 and held is not None:
+            held = Holdings(held.latest, torch.zeros_like(held.earlier))  # the frame counts once
+        return Carry(start, held), attn
 
     # A lower precision pays in the products of all tokens, not in those of a handful of slots.
     with torch.autocast(tokens.device.type, enabled=False):

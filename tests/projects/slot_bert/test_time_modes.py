@@ -43,6 +43,19 @@ def test_recurrent_equals_calls_of_frame_after_frame() -> None:
 
 
 @torch.no_grad()
+def test_a_first_frame_is_looked_at_in_parts() -> None:
+    attention, init, tokens = build()
+    norm = build_predictor("norm", DIM)
+    assert norm is not None
+    slots, attn, _ = run_recurrent(attention, init, norm, tokens[:, :1], iters=5)
+    keys = attention.keys_values(tokens[:, 0])
+    first, _ = attention(*keys, init(CLIPS, 1)[:, 0], iters=3)
+    second, own = attention(*keys, norm(first), iters=2)
+    torch.testing.assert_close(slots[:, 0], second)
+    torch.testing.assert_close(attn[:, 0], own)
+
+
+@torch.no_grad()
 def test_norm_bounds_slots_of_long_videos() -> None:
     attention, init, tokens = build()
     attention.gru.bias_ih[DIM : 2 * DIM] = 20.0  # keeps all, so that what the MLP adds stays
