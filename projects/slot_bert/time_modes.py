@@ -127,12 +127,13 @@ def run_independent(
     return slots.unflatten(0, clips), attn.unflatten(0, clips)
 
 
-def _in_parts(count: int, most: int) -> list[int]:
+def _in_parts(count: int, first: int, later: int) -> list[int]:
     """Shares out iterations over looks at one frame, between which slots are handed on.
 
-    With more iterations at a time than in training, slots leave the range that is known of them.
+    The frame then comes again and again, as a still video would. With more iterations at a time
+    than in training, slots leave the range that is known of them.
     """
-    return [min(most, count - done) for done in range(0, count, most)]
+    return [min(first, count)] + [min(later, count - done) for done in range(first, count, later)]
 
 
 def run_recurrent(
@@ -156,8 +157,8 @@ def run_recurrent(
         init: where the first frame of a video starts.
         predictor: slots of a frame to those that the next one starts from; None hands them on.
         tokens: ``(B, T, N, D)``.
-        iters: iterations in the first frame of a video; None for those of ``attention``. If there
-            are more, a predictor comes between each so many.
+        iters: iterations in the first frame of a video; None for those of ``attention``. With a
+            predictor, those beyond that are ``iters_next`` at a time, as if the frame came again.
         iters_next: iterations in every other frame.
         carry: what the call for the frames before these returned; None if these are the first.
         boxes: for slots that start from boxes, see ``InitialSlots``.
@@ -189,7 +190,7 @@ def run_recurrent(
             start = start if predictor is None else predictor(start)
         counts = [attention.iters if count is None else count]
         if before is None and predictor is not None:
-            counts = _in_parts(counts[0], attention.iters)
+            counts = _in_parts(counts[0], attention.iters, iters_next)
         for number, part in enumerate(counts):
             if number and predictor is not None:
                 start = predictor(start)
