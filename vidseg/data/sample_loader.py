@@ -199,9 +199,17 @@ def _start(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 def _init_worker(_: int) -> None:
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
     # A signal to the whole process group must not end the workers: the main process decides what
     # it means, and may want to finish its step. It still ends them one by one by SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "setpgrp"):
         os.setpgrp()
+
+
+def _end_with(parent: int) -> None:
+    """Ends this worker once its parent was killed, whatever it waits for then."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
