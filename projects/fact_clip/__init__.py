@@ -1,0 +1,21 @@
+"""FACT temporal action segmentation, and its zero-shot variant aligned with text.
+
+Importing the package brings its config keys only; the submodules in ``COMPONENTS`` register models,
+data sets, mappers and evaluators when one is built, and the public classes come with the first use
+of a name.
+"""
+
+from __future__ import annotations
+
+from vidseg.plugins import lazy_exports
+
+from .config import add_config
+
+__all__ = ["COMPONENTS", "add_config"]
+
+# First the data: a component that fails leaves out those after it.
+COMPONENTS: tuple[str, ...] = ()
+
+_MODULES: dict[str, str] = {}
+
+__getattr__, __dir__ = lazy_exports(__name__, _MODULES)
