@@ -53,11 +53,11 @@ def _input_block() -> CfgNode:
     node.a_ffdim = 2048  # inner width of its feed-forward blocks
     node.a_layers = 6
     node.a_dim = 512  # width of the action tokens
-    node.f = "m2"  # frame branch: m (MS-TCN) or m2 (MS-TCN++)
+    node.f = "m"  # frame branch: m (MS-TCN) or m2 (MS-TCN++); published: cnn, which does not exist
     node.f_layers = 10  # the dilation doubles with each
-    node.f_ln = False  # layer norm after each; MS-TCN only
+    node.f_ln = True  # layer norm after each; MS-TCN only
     node.f_dim = 512  # width inside the frame branch
-    node.f_ngp = 1  # groups of its dilated convolutions
+    node.f_ngp = 4  # groups of its dilated convolutions
     return node
 
 
