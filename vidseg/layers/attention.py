@@ -196,8 +196,8 @@ def attend(
     Args:
         attention: holder of the packed weights; its dropout applies in training mode.
         query: ``(B, N, C)``.
-        key: ``(B, M, C)``.
-        value: ``(B, M, C)``.
+        key: ``(B, M, C)``, or as wide as the module's ``kdim`` says.
+        value: ``(B, M, C)``, or ``vdim``.
         attn_mask: bool, True = blocked; ``(N, M)``, ``(B, N, M)`` or ``(B*h, N, M)``.
         key_padding_mask: bool ``(B, M)``, True = blocked.
 
@@ -284,6 +284,12 @@ def _project(
 ) -> tuple[Tensor, ...]:
     """Maps queries, keys and values; what comes as one tensor goes through one product."""
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    if weight is None:  # keys and values of other widths than queries
+        weights = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
+        inputs = (query, key, value)
+        return tuple(
+            linear(x, w, b) for x, w, b in zip(inputs, weights, bias.chunk(3), strict=True)
+        )
     width = attention.embed_dim
     if query is key is value:
         return linear(query, weight, bias).chunk(3, dim=-1)
