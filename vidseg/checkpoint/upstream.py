@@ -57,7 +57,6 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> Lo
         report.naming = naming_of(state)
         state = _placed(state, model, target)
     report.missing = [name for name in target if name not in state]
-    report.unexpected = [name for name in state if name not in target]
     report.absent_parts = _absent_parts(state, target)
     fitting = {}
     for name in (name for name in target if name in state):
@@ -71,7 +70,9 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> Lo
             f"{where} does not fit the model: no name and shape in common (the file has {example}, "
             f"the model {next(iter(target), 'nothing')})"
         )
-    model.load_state_dict(fitting, strict=False)
+    others = {name: state[name] for name in state if name not in target}
+    # A module may take names that it does not keep, such as a table that it computes itself.
+    report.unexpected = model.load_state_dict({**fitting, **others}, strict=False).unexpected_keys
     report.num_loaded = len(fitting)
     level = logging.WARNING if report.mismatched else logging.INFO
     logger.log(level, "weights of %s: %s", where, report.summary())
