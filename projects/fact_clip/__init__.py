@@ -16,6 +16,10 @@ __all__ = ["COMPONENTS", "add_config"]
 # First the data: a component that fails leaves out those after it.
 COMPONENTS: tuple[str, ...] = ()
 
-_MODULES: dict[str, str] = {}
+_MODULES = {
+    "ActionPrediction": "prediction",
+    "FactNetwork": "network",
+    "Segments": "segments",
+}
 
 __getattr__, __dir__ = lazy_exports(__name__, _MODULES)
