@@ -2,7 +2,8 @@
 
 A name stands for a function that reads the records, and for metadata (classes, files, evaluator).
 The published names and the embedded data sets are registered on the first lookup, those of projects
-when a name is unknown; the path of a json file or of a folder of videos or features is a name too.
+when a name is unknown; the path of a json file, of a folder of videos or features, or of a file
+that a project knows how to read is a name too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from vidseg.errors import DataError, nearest
+
+from .path_formats import PathFormat, is_path, join_options, split_options
 
 __all__ = ["Catalog", "DatasetCatalog", "Metadata", "Record", "Records", "dataset_root", "is_path"]
 
@@ -117,6 +120,7 @@ class Catalog:
         on_miss: Callable[[Catalog, str], Sequence[str]] | None = None,
     ) -> None:
         self._entries: dict[str, _Entry] = {}
+        self._formats: list[PathFormat] = []
         self._lazy_defaults = lazy_defaults
         self._on_miss = on_miss
 
@@ -147,6 +151,19 @@ class Catalog:
         if taken is not None and taken.load != load and not override:
             raise ValueError(f"data set {name!r} is registered already; pass override=True")
         self._entries[name] = _Entry(load, Metadata(name=name, **metadata))
+
+    def register_format(self, path_format: PathFormat) -> None:
+        """Adds a kind of files that a path may name, see ``path_formats``.
+
+        Raises:
+            ValueError: if another one has one of its suffixes.
+        """
+        for known in self._formats:
+            taken = set(known.suffixes) & set(path_format.suffixes)
+            if taken and known != path_format:
+                raise ValueError(f"files {', '.join(sorted(taken))} have another format already")
+        if path_format not in self._formats:
+            self._formats.append(path_format)
 
     def get(self, name_or_path: str) -> Records:
         """Reads the records of a data set, by name or path.
@@ -218,7 +235,7 @@ class Catalog:
         A json file lists videos, images or documents. The frames of videos lie in the folder that
         its key ``image_root`` names (relative to the file), else in ``JPEGImages/`` or ``images/``
         beside it, else with it. A folder holds videos without labels (see ``video_folder``), or
-        documents (see ``features``).
+        documents (see ``features``). Other files have a ``PathFormat``, and perhaps options.
 
         Raises:
             DataError: if it is neither a known name nor an existing file or folder.
@@ -232,7 +249,8 @@ class Catalog:
         if name_or_path in self._entries:
             return name_or_path
         # Last, so that a name means the same whatever folders there are.
-        if _existing_path(name_or_path).is_dir():
+        found = _existing_path(split_options(name_or_path)[0])
+        if found.is_dir() or (found.is_file() and self._format_of(name_or_path) is not None):
             return self._register_path(name_or_path)
         raise DataError("; ".join([self._miss_message(name_or_path), *remarks]))
 
@@ -252,8 +270,11 @@ class Catalog:
         return sorted(self._entries)
 
     def __contains__(self, name: object) -> bool:
+        """Tells whether a name, or the format of a path, is known without loading projects."""
         self._fill()
-        return name in self._entries
+        if name in self._entries:
+            return True
+        return isinstance(name, str) and self._format_of(name) is not None
 
     def _entry(self, name_or_path: str) -> _Entry:
         return self._entries[self.resolve(name_or_path)]
@@ -268,10 +289,19 @@ class Catalog:
         from .video_folder import VideoFolder, holds_videos
         from .ytvis import JsonFile
 
-        found = _existing_path(path)
+        given, options = split_options(path)
+        found = _existing_path(given)
         if not found.exists():
-            kind = "file" if path.endswith(".json") else "file or folder"
-            raise DataError(f"DATASETS: no such {kind}: {path}")
+            kind = "file" if given.endswith(".json") else "file or folder"
+            raise DataError(f"DATASETS: no such {kind}: {given}")
+        if not found.is_dir() and not given.endswith(".json"):
+            if self._on_miss is not None and path not in self:
+                self._on_miss(self, path)
+            path_format = self._format_of(path)
+            if path_format is not None:
+                return self._register_file(path_format, found, options)
+        if options:
+            raise DataError(f"DATASETS: {given} takes no options, but {path!r} gives some")
         name = str(found.resolve())
         if name in self._entries:
             return name
@@ -285,14 +315,27 @@ class Catalog:
             self.register(name, JsonFile(name), root=str(Path(name).parent), json_file=name)
         return name
 
+    def _register_file(self, path_format: PathFormat, file: Path, options: dict[str, str]) -> str:
+        path_format.check_options(str(file), options)
+        path = str(file.resolve())
+        name = join_options(path, options)
+        if name not in self._entries:
+            about = {"root": str(Path(path).parent), **path_format.metadata}
+            self.register(name, path_format.reader(path, options), **about)
+        return name
+
+    def _format_of(self, name: str) -> PathFormat | None:
+        path = split_options(name)[0]
+        return next((known for known in self._formats if path.endswith(known.suffixes)), None)
+
     def _miss_message(self, name: str) -> str:
-        known = self.names()
+        known = [other for other in self.names() if not is_path(other)]
         close = nearest(name, known) or [other for other in known if name.lower() in other][:3]
         hint = f"nearest: {', '.join(close)}" if close else f"known: {', '.join(known)}"
         return (
             f"DATASETS: no data set is called {name!r}; {hint}; "
-            "or give the path of a json file (YouTube-VIS, COCO, an index of documents) or of a "
-            "folder of videos or features"
+            "or give the path of a json file (YouTube-VIS, COCO, an index of documents), of a "
+            "folder of videos or features, or of a file that a project reads"
         )
 
 
@@ -303,11 +346,6 @@ def dataset_root() -> Path:
     """
     named = os.environ.get("VIDSEG_DATASETS") or os.environ.get("DETECTRON2_DATASETS")
     return Path(named or "datasets").expanduser()
-
-
-def is_path(name: str) -> bool:
-    """Tells whether a data set is given by a path that no name can be taken for."""
-    return name.endswith(".json") or "/" in name or os.sep in name
 
 
 def _existing_path(path: str) -> Path:

@@ -18,6 +18,7 @@ from torch import nn
 
 from vidseg.collectives import barrier, gather, is_main, rank, world_size
 from vidseg.data.catalog import DatasetCatalog, is_path
+from vidseg.data.path_formats import split_options
 from vidseg.errors import DataError, UserError
 from vidseg.evaluation import ResultStore
 from vidseg.evaluation.base import Evaluator, run_on_main
@@ -160,12 +161,14 @@ def inference_dir(output_dir: str | Path, dataset_name: str) -> Path:
     """Gives the folder for what is inferred on a data set.
 
     A path is named by its last part and the folder that holds it: files of the same name, one for
-    each split, are usual.
+    each split, are usual. Options behind it count: a file may be tested in two ways.
     """
     name = dataset_name
     if is_path(dataset_name):
-        path = Path(dataset_name).resolve()
-        name = "_".join(part for part in (path.parent.name, path.stem) if part)
+        given, options = split_options(dataset_name)
+        path = Path(given).resolve()
+        words = [f"{key}-{Path(value).name}" for key, value in sorted(options.items())]
+        name = "_".join(part for part in (path.parent.name, path.stem, *words) if part)
     return Path(output_dir) / "inference" / name
 
 
