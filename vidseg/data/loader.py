@@ -187,16 +187,23 @@ def check_num_classes(cfg: Any, name: str) -> None:
     Raises:
         DataError: if it has not; names the data set, both counts and the key.
     """
-    key = mapper_class(_mapper_kind(cfg, name)).num_classes_key
+    mapper = mapper_class(_mapper_kind(cfg, name))
+    key = mapper.num_classes_key
     if not key:
         return
     known = DatasetCatalog.metadata(name)
     wanted = cfg.lookup(key)
+    way_out = f"set {key} to {len(known.classes)}"
+    if not wanted and getattr(mapper, "counts_classes", False):
+        if not cfg.DATASETS.TRAIN:
+            return
+        trained = cfg.DATASETS.TRAIN[-1]
+        wanted = len(DatasetCatalog.metadata(trained).classes)
+        way_out = f"as many as {trained} has, on which it is trained"
     if len(known.classes) > wanted:
         where = f" ({known.json_file})" if known.json_file and known.json_file != name else ""
         raise DataError(
-            f"{name}{where} has {len(known.classes)} classes, but the model has {wanted}; set "
-            f"{key} to {len(known.classes)}"
+            f"{name}{where} has {len(known.classes)} classes, but the model has {wanted}; {way_out}"
         )
 
 

@@ -34,6 +34,7 @@ in training, ``Rejected``. A class also has
 
 - ``reads``: what its records must hold, ``"frames"`` or ``"features"``;
 - ``num_classes_key``: config key of the number of classes its labels may have, ``""`` for any;
+- ``counts_classes``, if 0 under that key stands for the classes of the last training set;
 - ``select(records, name, *, drop_empty)``: gives the records to train on, or raises ``DataError``;
 - ``sample_bytes(record)``: size of a whole test sample in memory;
 - ``stream``, if it can (see ``ClipMapper``), for long test videos.

@@ -16,7 +16,7 @@ def check_feature_dim(cfg: CfgNode, name: str) -> None:
     """Checks that the features of a data set are as wide as the model takes them.
 
     The model says where its width stands by ``feature_dim_key``, a config key; one that does not
-    say so is not checked.
+    say so is not checked. The value 0 stands for the width of the last training set.
 
     Raises:
         DataError: if they are not; names the data set, both widths and the key.
@@ -29,8 +29,14 @@ def check_feature_dim(cfg: CfgNode, name: str) -> None:
         return
     architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
     key = getattr(architecture, "feature_dim_key", "")
-    if key and cfg.lookup(key) != dim:
+    if not key:
+        return
+    wanted, way_out = cfg.lookup(key), f"set {key} to {dim}"
+    if not wanted and cfg.DATASETS.TRAIN:
+        trained = cfg.DATASETS.TRAIN[-1]
+        wanted = DatasetCatalog.metadata(trained).feature_dim
+        way_out = f"as many as {trained} has, on which it is trained"
+    if wanted != dim:
         raise DataError(
-            f"{name} has {dim} features per frame, but the model takes {cfg.lookup(key)}; set "
-            f"{key} to {dim}"
+            f"{name} has {dim} features per frame, but the model takes {wanted}; {way_out}"
         )

@@ -33,7 +33,7 @@ META_ARCH_REGISTRY: Registry[Callable[..., nn.Module]] = Registry("META_ARCH")
 Built from ``cfg``. Called with a list of samples; in training returns a flat dict of weighted
 losses whose sum is minimised, in eval one prediction per sample. Scalars under names with a slash,
 as ``slots/used``, are only logged. A model of sequences names the config key of the width of its
-input in the class attribute ``feature_dim_key``.
+input in the class attribute ``feature_dim_key``; 0 under it is the width of the last training set.
 
 A model may offer ``at_iteration(iteration, max_iter, batches)``, which training calls before every
 step and once after the last, with ``iteration == max_iter``. ``batches()`` gives a pass over the
