@@ -14,12 +14,18 @@ from .config import add_config
 __all__ = ["COMPONENTS", "add_config"]
 
 # First the data: a component that fails leaves out those after it.
-COMPONENTS: tuple[str, ...] = ()
+COMPONENTS: tuple[str, ...] = (
+    "public_sets",
+    "mapper",
+)
 
 _MODULES = {
     "ActionPrediction": "prediction",
     "FactNetwork": "network",
     "Segments": "segments",
+_MODULES: dict[str, str] = {
+    "ActionFrameMapper": "mapper",
+    "SplitFile": "layout",
 }
 
 __getattr__, __dir__ = lazy_exports(__name__, _MODULES)

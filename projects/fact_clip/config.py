@@ -33,6 +33,7 @@ def _fact() -> CfgNode:
     node = CfgNode()
     node.input_dim = 0  # width of the features; 0: that of the training set
     node.n_classes = 0  # classes with background; 0: those of the training set
+    node.drop_columns = []  # features that the model must not see, by number: they are set to 0
     node.standardize = False  # bring features to mean 0 and variance 1 over the training set
     node.ntoken = 30  # action tokens
     node.block = "iuUU"  # i input, u update, U update with segments; I and U with verbs and nouns

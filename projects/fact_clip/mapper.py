@@ -1,0 +1,158 @@
+"""Records of videos with frame labels to samples: frames are sampled, labels by majority.
+
+Shapes: L frames of the video, T frames of the sample (every ``sr``-th), D features per frame.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidseg.data import DATASET_MAPPER_REGISTRY, DatasetCatalog, Record, Records, SequenceMapper
+from vidseg.data.mappers import Sample
+from vidseg.errors import ConfigError, DataError
+
+__all__ = ["IGNORED", "ActionFrameMapper", "sample_labels"]
+
+IGNORED = -100
+"""Label of a frame that no loss and no metric sees."""
+
+
+@DATASET_MAPPER_REGISTRY.register(name="action_frames")
+class ActionFrameMapper(SequenceMapper):
+    """Makes samples of videos with frame labels: whole ones, or random crops in training.
+
+    Args:
+        sampling_rate: every how many frames one is taken; the label is that of most of them.
+        num_frames: length of a crop in sampled frames; 0 takes videos whole.
+        is_train: whether labels are required; samples for tests have ``full_labels`` too.
+        drop_columns: numbers of the features that are set to 0, so that no model sees them.
+        category_map: class of the model by class of the record, -1 to ignore the frame.
+
+    Raises:
+        ConfigError: if ``sampling_rate`` is less than 1, or ``num_frames`` or a number of a column
+            negative.
+    """
+
+    num_classes_key = "FACT.n_classes"
+    counts_classes = True  # 0: those of the training set
+
+    def __init__(
+        self,
+        *,
+        sampling_rate: int = 1,
+        num_frames: int = 0,
+        is_train: bool = False,
+        drop_columns: tuple[int, ...] = (),
+        category_map: np.ndarray | None = None,
+    ) -> None:
+        if sampling_rate < 1:
+            raise ConfigError(f"sr is {sampling_rate}; give 1 to take every frame, 2 every second")
+        if any(column < 0 for column in drop_columns):
+            raise ConfigError(f"FACT.drop_columns is {list(drop_columns)}; numbers count from 0")
+        super().__init__(num_frames=num_frames * sampling_rate, category_map=category_map)
+        self.sampling_rate = sampling_rate
+        self.is_train = is_train
+        self.drop_columns = list(drop_columns)
+
+    @classmethod
+    def from_config(
+        cls, cfg: Any, *, is_train: bool, category_map: np.ndarray | None = None
+    ) -> dict[str, Any]:
+        """Gives the arguments of ``__init__``."""
+        return {
+            **super().from_config(cfg, is_train=is_train, category_map=category_map),
+            "sampling_rate": cfg.sr,
+            "is_train": is_train,
+            "drop_columns": tuple(cfg.FACT.drop_columns),
+        }
+
+    def select(self, records: Records, name: str, *, drop_empty: bool) -> list[Record]:
+        """Gives the records to train on: all of them.
+
+        Raises:
+            DataError: if one has no labels.
+        """
+        for record in records:
+            if "labels" not in record:
+                place = DatasetCatalog.registered(name).json_file or name
+                raise DataError(
+                    f"{place}: the video {record['video_id']!r} has no frame labels to train on"
+                )
+        return list(records)
+
+    def __call__(self, record: Record, rng: np.random.Generator) -> Sample:
+        """Makes a sample.
+
+        Args:
+            record: see ``layout.SplitFile``, or ``vidseg.data.features``; not modified.
+            rng: draws the place of a crop.
+
+        Returns:
+            What ``SequenceMapper`` gives, with ``features`` float32 ``(T, D)`` of every
+            ``sampling_rate``-th frame, ``labels`` int64 ``(T,)`` (``IGNORED`` where no class is
+            meant), ``frame_indices`` their places in the video, ``frame_rate`` theirs, ``length``
+            T of the whole video, and in tests ``full_labels`` int64 ``(L,)``, one per frame of the
+            video.
+
+        Raises:
+            DataError: if a file cannot be read, has another shape than before or holds anything
+                that is no finite number.
+        """
+        sample = super().__call__(record, rng)
+        if self.drop_columns:
+            self._hide_columns(sample, record)
+        rate = self.sampling_rate
+        if "labels" in sample and not self.is_train:
+            sample["full_labels"] = sample["labels"]
+        if rate > 1:
+            sample["length"] = -(-sample["length"] // rate)
+            sample["frame_indices"] = sample["frame_indices"][::rate]
+            for key in ("features", "mask"):
+                if key in sample:
+                    sample[key] = sample[key][::rate].contiguous()
+            if "labels" in sample:
+                sample["labels"] = sample_labels(sample["labels"], rate)
+            if "frame_rate" in sample:
+                sample["frame_rate"] /= rate
+        return sample
+
+    def _labels(self, labels: Any) -> torch.Tensor:
+        numbers = super()._labels(labels)
+        return numbers.masked_fill(numbers < 0, IGNORED)
+
+    def _hide_columns(self, sample: Sample, record: Record) -> None:
+        width = sample["features"].shape[1]
+        wrong = [column for column in self.drop_columns if column >= width]
+        if wrong:
+            raise DataError(
+                f"FACT.drop_columns names {wrong[0]}, but {record['file_names'][0]} has "
+                f"{width} features per frame, numbered from 0"
+            )
+        sample["features"][:, self.drop_columns] = 0.0
+
+
+def sample_labels(labels: torch.Tensor, rate: int) -> torch.Tensor:
+    """Gives the most frequent label of each ``rate`` frames; the one met first wins a tie.
+
+    Args:
+        labels: int64 ``(L,)``.
+        rate: frames per label, at least 1; the last label may stand for fewer.
+
+    Returns:
+        int64 ``(ceil(L / rate),)``.
+
+    Source: FACT (Lu and Elhamifar, CVPR 2024), published code.
+    """
+    if rate == 1 or not len(labels):
+        return labels
+    padding = -len(labels) % rate
+    windows = torch.nn.functional.pad(labels, (0, padding), value=-1).view(-1, rate)
+    counts = (windows[:, :, None] == windows[:, None, :]).sum(-1)  # (T, rate)
+    if padding:
+        counts[-1, rate - padding :] = 0
+    # argmax of torch takes any of several maxima.
+    first = (counts == counts.amax(1, keepdim=True)).to(torch.int8).numpy().argmax(1)
+    return windows[torch.arange(len(windows)), torch.from_numpy(first)]
