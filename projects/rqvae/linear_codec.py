@@ -17,6 +17,7 @@ from vidseg.collectives import world_size
 from vidseg.config import CfgNode
 from vidseg.errors import ConfigError
 from vidseg.layers import onednn
+from vidseg.layers.standardisation import Standardisation
 from vidseg.modeling import META_ARCH_REGISTRY
 
 from .fitting import Batches, Fitting
@@ -26,7 +27,6 @@ from .quantizer import ResidualVectorQuantizerEMA
 from .retrieval import CodeStatistics
 from .samples import cut_document, naming_document, read_sample
 from .settings import quantizer_settings, settings_of
-from .standardisation import Standardisation
 from .window_grid import WindowGrid
 from .windows import window_validity
 

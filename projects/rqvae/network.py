@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidseg.layers.onednn import Linear
+from vidseg.layers.standardisation import Standardisation
 
 from .decoder import MultiWindowDecoder, OverlapAdd
 from .encoder import POSITION_SCALE, DocumentEncoder, PositionalQueries, sinusoidal_positions
@@ -23,7 +24,6 @@ from .pooling import AttentiveStatisticsPooling, SlidingWindowStatsPooling
 from .quantizer import ResidualVectorQuantizerEMA
 from .retrieval import CodeStatistics
 from .settings import POOLING_TYPES
-from .standardisation import Standardisation
 from .window_grid import WindowGrid
 from .window_projection import WindowProjection
 

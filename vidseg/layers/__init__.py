@@ -1,4 +1,4 @@
-"""Stateless building blocks: attention, position codes, deformable sampling, MLP, norms."""
+"""Building blocks: attention, position codes, deformable sampling, MLP, norms, scaling."""
 
 from .attention import CrossAttentionLayer, FFNLayer, SelfAttentionLayer, attend
 from .deformable import MSDeformAttn, cell_centres
@@ -7,6 +7,7 @@ from .norm import ConvNorm, FrozenBatchNorm2d, SyncBatchNorm, build_norm, group_
 from .onednn import Conv2d, Linear
 from .padding import pad_sequences
 from .positional import sine_position
+from .standardisation import Standardisation
 
 __all__ = [
     "MLP",
@@ -18,6 +19,7 @@ __all__ = [
     "Linear",
     "MSDeformAttn",
     "SelfAttentionLayer",
+    "Standardisation",
     "SyncBatchNorm",
     "attend",
     "build_norm",

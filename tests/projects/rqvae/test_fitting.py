@@ -12,7 +12,6 @@ from torch import Tensor
 from tests.projects.rqvae.support import FULL, GLOBAL, WIDTH, build, document
 from vidseg.errors import DataError
 from vidseg.projects.rqvae.fitting import Fitting
-from vidseg.projects.rqvae.standardisation import Standardisation
 
 
 class Passes:
@@ -30,28 +29,6 @@ class Passes:
             if number in self.masks:
                 sample["mask"] = self.masks[number]
             yield [sample]
-
-
-def test_standardisation() -> None:
-    documents = [1e4 + 1e-2 * torch.randn(50, 4), 1e4 + 1e-2 * torch.randn(7, 4)]
-    documents[1][3:] = torch.nan
-    mask = torch.arange(7) < 3
-    for one in documents:
-        one[:, 2] = 5.0
-    layer = Standardisation(4)
-    assert not layer.is_fitted
-    assert torch.equal(layer(documents[0]), documents[0])
-    layer.fit([(documents[0], None), (documents[1], mask), (torch.zeros(3, 4), mask[:3] & False)])
-    joined = torch.cat([documents[0], documents[1][:3]]).double()
-    want = joined.std(0, correction=0).float()
-    assert int(layer.num_frames) == 53
-    torch.testing.assert_close(layer.std[[0, 1, 3]], want[[0, 1, 3]])
-    assert layer.std[2] == 1  # it never changes
-    x = layer(documents[0])
-    assert (x[:, 2] == 0).all()
-    torch.testing.assert_close(layer.undo(x), documents[0])
-    masked = layer(documents[1], mask)
-    assert (masked[3:] == 0).all()
 
 
 @pytest.mark.parametrize("settings", [FULL, GLOBAL], ids=["full", "global"])
