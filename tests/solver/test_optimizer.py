@@ -108,6 +108,19 @@ def test_sgd_uses_momentum(cfg: CfgNode) -> None:
     assert build_optimizer(cfg, Toy()).param_groups[0]["momentum"] == cfg.SOLVER.MOMENTUM
 
 
+def test_decay_of_adam_is_part_of_the_gradient(cfg: CfgNode) -> None:
+    cfg.SOLVER.BASE_LR = 0.1
+    after = {}
+    for cfg.SOLVER.OPTIMIZER in ("ADAM", "ADAMW"):
+        layer = nn.Linear(1, 1, bias=False)
+        nn.init.constant_(layer.weight, 10.0)
+        layer.weight.grad = torch.zeros_like(layer.weight)
+        build_optimizer(cfg, layer).step()
+        after[cfg.SOLVER.OPTIMIZER] = float(layer.weight)
+    # Adam's first step has the size of the rate whatever the gradient, here the decay alone.
+    assert after == pytest.approx({"ADAM": 9.9, "ADAMW": 10 * (1 - 0.1 * 0.05)}, abs=1e-5)
+
+
 def test_unknown_optimizer_is_named(cfg: CfgNode) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMV"
     with pytest.raises(ConfigError, match=r"SOLVER.OPTIMIZER 'ADAMV'.*ADAMW"):
@@ -116,7 +129,7 @@ def test_unknown_optimizer_is_named(cfg: CfgNode) -> None:
 
 def test_choices_are_said_once(cfg: CfgNode) -> None:
     cfg.SOLVER.OPTIMIZER = "LION"
-    with pytest.raises(ConfigError, match=r"'LION' is unknown; choose from ADAMW, SGD$"):
+    with pytest.raises(ConfigError, match=r"'LION' is unknown; choose from ADAMW, ADAM, SGD$"):
         build_optimizer(cfg, nn.Linear(1, 1))
 
 

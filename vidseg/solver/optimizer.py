@@ -30,6 +30,7 @@ NORM_LAYERS = (
 # "pos_embed" is the table of a ViT, and the end of Swin's "absolute_pos_embed".
 POSITION_TABLES = ("relative_position_bias_table", "pos_embed")
 FUSED_DEVICES = ("cpu", "cuda")
+_ADAMS = {"ADAMW": torch.optim.AdamW, "ADAM": torch.optim.Adam}
 
 Clipper = Callable[[Iterable[nn.Parameter]], Tensor]
 
@@ -96,8 +97,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     devices = {p.device.type for parameters in groups.values() for p in parameters}
     fused = devices <= set(FUSED_DEVICES)
     name = cfg.SOLVER.OPTIMIZER.upper()
-    if name == "ADAMW":
-        return torch.optim.AdamW(param_groups, lr=cfg.SOLVER.BASE_LR, fused=fused)
+    if name in _ADAMS:
+        return _ADAMS[name](param_groups, lr=cfg.SOLVER.BASE_LR, fused=fused)
     if name == "SGD":
         return torch.optim.SGD(
             param_groups,
@@ -106,7 +107,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             nesterov=cfg.SOLVER.NESTEROV,
             fused=fused,
         )
-    raise _unknown("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, ("ADAMW", "SGD"))
+    raise _unknown("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, (*_ADAMS, "SGD"))
 
 
 def build_clipper(cfg: CfgNode) -> Clipper:
