@@ -54,6 +54,18 @@ def test_of_several_bases_the_later_wins(tmp_path: Path) -> None:
     assert "goes round in a circle" in message(circle)
 
 
+def test_iterations_replace_epochs_that_were_set_earlier(tmp_path: Path) -> None:
+    base = write(tmp_path, "base.yaml", "SOLVER: {MAX_ITER: 7, MAX_EPOCHS: 9, EPOCH_STEPS: [5]}\n")
+    derived = write(tmp_path, "a.yaml", "_BASE_: base.yaml\nSOLVER: {MAX_ITER: 8}\n")
+    epochs = write(tmp_path, "b.yaml", "_BASE_: a.yaml\nSOLVER: {MAX_EPOCHS: 3}\n")
+    found = [load_config(file).SOLVER for file in (base, derived, epochs)]
+    assert [(node.MAX_ITER, node.MAX_EPOCHS) for node in found] == [(7, 9), (8, 0), (8, 3)]
+    assert [node.EPOCH_STEPS for node in found] == [(5,)] * 3
+    cfg = load_config(base, ["SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "[1]"])
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.MAX_EPOCHS) == (2, 0)
+    assert (cfg.SOLVER.STEPS, cfg.SOLVER.EPOCH_STEPS) == ((1,), ())
+
+
 def test_merges_of_the_node_itself_follow_the_same_rules(tmp_path: Path) -> None:
     cfg = get_cfg()
     cfg.merge_from_file(write(tmp_path, "a.yaml", "SOLVER: {MAX_ITER: 1e2}\n"))

@@ -91,6 +91,23 @@ def test_run_on_features(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert model.stat().st_mtime_ns == changed
 
 
+def test_epochs_are_passes_over_the_set(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = ("SOLVER.IMS_PER_BATCH", "4", "SOLVER.MAX_EPOCHS", "3", "SOLVER.EPOCH_STEPS", "[1]")
+    assert run(folder, *keys) == 0
+    assert "an epoch has 2 iterations: MAX_ITER 6, STEPS (2,)" in capsys.readouterr().out
+    lines = (folder / "out" / "metrics.jsonl").read_text().splitlines()
+    rates = {row["iteration"]: row["lr"] for row in map(json.loads, lines) if "lr" in row}
+    assert rates == pytest.approx({1: 0.1, 2: 0.1, 4: 0.01, 6: 0.01})
+    stored = load_config(folder / "out" / "config.yaml", plugins=[PLUGIN]).SOLVER
+    assert (stored.MAX_ITER, stored.STEPS, stored.MAX_EPOCHS) == (6, (2,), 0)
+    assert run(folder, *keys) == 0
+    assert "is finished at iteration 6 of 6, nothing to do" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"SOLVER.MAX_EPOCHS of toy is -1; set 0 or more"):
+        run(folder, "SOLVER.MAX_EPOCHS", "-1")
+    with pytest.raises(DataError, match=r"^toy: DATASETS: no such file or folder"):
+        run(folder, *keys, "DATASETS.TRAIN", "['./nowhere']")
+
+
 def test_damaged_document_counts_as_such(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(folder)
     spoilt = np.zeros((8, 3), dtype=np.float32)

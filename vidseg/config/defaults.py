@@ -210,8 +210,11 @@ def _dataloader() -> CfgNode:
 def _solver() -> CfgNode:
     node = CfgNode()
     node.INIT_FROM = ""  # config whose result this run starts from, relative to its own file
-    node.OPTIMIZER = "ADAMW"  # ADAMW or SGD
+    node.OPTIMIZER = "ADAMW"  # ADAMW, ADAM (its decay is part of the gradient) or SGD
     node.MAX_ITER = 40000  # iterations of the run
+    # Passes over the training sets instead; 0: MAX_ITER counts, as it does when it is set later (by
+    # a file built on the one with MAX_EPOCHS, or on the command line).
+    node.MAX_EPOCHS = 0
     node.IMS_PER_BATCH = 16  # clips per iteration over all ranks
     node.ACCUMULATION_STEPS = 1  # parts of a rank's share: nearly the same result, less memory
     node.REFERENCE_WORLD_SIZE = 0  # ranks that batch, rate and schedule were written for; 0 any
@@ -225,6 +228,7 @@ def _solver() -> CfgNode:
     node.LR_SCHEDULER_NAME = "WarmupMultiStepLR"  # or WarmupPolyLR, WarmupCosineLR
     node.GAMMA = 0.1  # multi-step: factor at each step
     node.STEPS = (30000,)  # multi-step: iterations at which the rate drops
+    node.EPOCH_STEPS = ()  # multi-step: passes after which it drops instead; (): STEPS count
     node.POLY_LR_POWER = 0.9  # poly: exponent
     node.POLY_LR_CONSTANT_ENDING = 0.0  # poly: fraction of BASE_LR below which it stays there
     node.BASE_LR_END = 0.0  # cosine: last learning rate

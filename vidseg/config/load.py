@@ -19,6 +19,10 @@ from vidseg.errors import ConfigError, UserError
 
 __all__ = ["load_config"]
 
+# Of two keys for one thing, the one that is set later: a number of iterations on the command line
+# shortens a run whose file counts epochs.
+_REPLACED = {"SOLVER.MAX_ITER": "SOLVER.MAX_EPOCHS", "SOLVER.STEPS": "SOLVER.EPOCH_STEPS"}
+
 logger = logging.getLogger(__name__)
 
 
@@ -60,6 +64,7 @@ class _Builder:
         self.ignored: dict[str, Any] = {}
         self.adopted: set[str] = set()
         self.failures: list[str] = []
+        self.set_in: dict[str, str] = {}
         for name in plugins:
             self.adopt(name)
 
@@ -74,6 +79,7 @@ class _Builder:
             self._adopt_owner_of(item)
         if self.cfg.has(item.key):
             self.cfg.assign(item)
+            self._replace_by(item)
         elif item.key in PUBLISHED:
             default = PUBLISHED[item.key].default
             self.ignored[item.key] = coerce(item.key, item.value, default, item.source)
@@ -87,6 +93,13 @@ class _Builder:
         if changed:
             logger.warning("%s", describe(changed))
         return self.cfg
+
+    def _replace_by(self, item: Assignment) -> None:
+        """Lets a key go back to its default when its counterpart is set elsewhere, later."""
+        self.set_in[item.key] = item.file
+        other = _REPLACED.get(item.key, "")
+        if self.set_in.get(other, item.file) != item.file:
+            self.cfg.assign(Assignment(other, get_cfg().lookup(other), item.file, item.line))
 
     def _adopt_owner_of(self, item: Assignment) -> None:
         """Looks through the plugins not in use for one that has the key."""

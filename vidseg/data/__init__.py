@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         build_train_loader,
         check_mappers,
         check_num_classes,
+        iterations_per_epoch,
     )
     from .mappers import DATASET_MAPPER_REGISTRY
     from .sample_loader import SampleLoader
@@ -42,6 +43,7 @@ __all__ = [
     "check_num_classes",
     "dataset_root",
     "is_path",
+    "iterations_per_epoch",
     "load_frames",
     "load_ytvis_json",
 ]
@@ -55,6 +57,7 @@ _WITH_TORCH = {
         "build_train_loader",
         "check_mappers",
         "check_num_classes",
+        "iterations_per_epoch",
     ),
     "mappers": ("DATASET_MAPPER_REGISTRY",),
     "sample_loader": ("SampleLoader",),

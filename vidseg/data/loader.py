@@ -6,6 +6,7 @@ A batch is a list of samples; models pad and stack what they can.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 from vidseg import collectives
 from vidseg.errors import ConfigError, DataError
 
-from .catalog import DatasetCatalog
+from .catalog import DatasetCatalog, Record
 from .categories import category_map
 from .mappers import build_mapper, mapper_class
 from .sample_loader import SampleLoader
@@ -32,6 +33,7 @@ __all__ = [
     "build_train_loader",
     "check_mappers",
     "check_num_classes",
+    "iterations_per_epoch",
     "test_mapper_kind",
 ]
 
@@ -67,23 +69,12 @@ def build_train_loader(
             f"processes, {world_size}"
         )
     settings = _train_settings(cfg)
-    target = DatasetCatalog.metadata(settings[-1].name)
     pools, mappers = [], []
-    for setting in settings:
-        records = DatasetCatalog.get(setting.name)
-        _check_kind(setting.name, setting.kind, "DATASET_TYPE")
-        mapping = None
-        if setting.need_map:
-            mapping = category_map(DatasetCatalog.metadata(setting.name), target)
-        else:
-            check_num_classes(cfg, setting.name)
-        mapper = build_mapper(cfg, setting.kind, is_train=True, category_map=mapping)
-        drop_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-        kept = mapper.select(records, setting.name, drop_empty=drop_empty)
+    for setting, mapper, kept, total in _training_records(cfg, settings):
         pools.append(PackedRecords(kept))
         mappers.append(mapper)
         item = DatasetCatalog.metadata(setting.name).item
-        _logger.info("%s: training on %d of %d %ss", setting.name, len(kept), len(records), item)
+        _logger.info("%s: training on %d of %d %ss", setting.name, len(kept), total, item)
     seed = cfg.SEED if cfg.SEED >= 0 else int(np.random.SeedSequence().generate_state(1)[0])
     plan = _plan(settings, pools, batch_size, seed)
 
@@ -181,6 +172,17 @@ def build_pass_loader(
     )
 
 
+def iterations_per_epoch(cfg: Any) -> int:
+    """Gives the iterations that draw as many samples as there are records to train on.
+
+    Raises:
+        ConfigError: if the lists of DATASETS do not fit each other.
+        DataError: if a data set is missing or broken.
+    """
+    rows = _training_records(cfg, _train_settings(cfg))
+    return math.ceil(sum(len(kept) for _, _, kept, _ in rows) / cfg.SOLVER.IMS_PER_BATCH)
+
+
 def check_num_classes(cfg: Any, name: str) -> None:
     """Checks that the model has a class for every label of a data set.
 
@@ -254,6 +256,25 @@ def _train_settings(cfg: Any) -> list[_TrainSetting]:
     maps = _as_long(node.DATASET_NEED_MAP, "DATASET_NEED_MAP", names)
     kinds = _as_long(node.DATASET_TYPE, "DATASET_TYPE", names)
     return [_TrainSetting(*row) for row in zip(names, ratios, maps, kinds, strict=True)]
+
+
+def _training_records(
+    cfg: Any, settings: Sequence[_TrainSetting]
+) -> Iterator[tuple[_TrainSetting, Any, list[Record], int]]:
+    """Gives each set's setting, mapper, the records to train on, and how many there are in all."""
+    target = DatasetCatalog.metadata(settings[-1].name)
+    for setting in settings:
+        records = DatasetCatalog.get(setting.name)
+        _check_kind(setting.name, setting.kind, "DATASET_TYPE")
+        mapping = None
+        if setting.need_map:
+            mapping = category_map(DatasetCatalog.metadata(setting.name), target)
+        else:
+            check_num_classes(cfg, setting.name)
+        mapper = build_mapper(cfg, setting.kind, is_train=True, category_map=mapping)
+        drop_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+        kept = mapper.select(records, setting.name, drop_empty=drop_empty)
+        yield setting, mapper, kept, len(records)
 
 
 def _as_long(

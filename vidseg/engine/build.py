@@ -35,7 +35,14 @@ from .writers import open_all
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
 
-__all__ = ["build_initial_model", "build_trainer", "configure_torch", "resolve_seed", "scaled"]
+__all__ = [
+    "build_initial_model",
+    "build_trainer",
+    "configure_torch",
+    "resolve_epochs",
+    "resolve_seed",
+    "scaled",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +156,37 @@ def scaled(cfg: CfgNode) -> CfgNode:
             solver.MAX_ITER,
             solver.STEPS,
         )
+    return cfg
+
+
+def resolve_epochs(cfg: CfgNode) -> CfgNode:
+    """Turns ``SOLVER.MAX_EPOCHS`` and ``SOLVER.EPOCH_STEPS`` into iterations.
+
+    Returns:
+        The config itself if it has neither; else a copy in which ``MAX_ITER`` and ``STEPS`` count.
+
+    Raises:
+        DataError: if the training sets cannot be read.
+    """
+    from vidseg.data import iterations_per_epoch
+
+    solver = cfg.SOLVER
+    if not solver.MAX_EPOCHS and not solver.EPOCH_STEPS:
+        return cfg
+    length = iterations_per_epoch(cfg)
+    cfg = cfg.clone()
+    cfg.defrost()
+    if solver.MAX_EPOCHS:
+        cfg.SOLVER.MAX_ITER = solver.MAX_EPOCHS * length
+    if solver.EPOCH_STEPS:
+        cfg.SOLVER.STEPS = tuple(round(epoch * length) for epoch in solver.EPOCH_STEPS)
+    cfg.SOLVER.MAX_EPOCHS, cfg.SOLVER.EPOCH_STEPS = 0, ()
+    logger.info(
+        "an epoch has %d iterations: MAX_ITER %d, STEPS %s",
+        length,
+        cfg.SOLVER.MAX_ITER,
+        cfg.SOLVER.STEPS,
+    )
     return cfg
 
 

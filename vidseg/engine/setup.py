@@ -22,7 +22,14 @@ from vidseg.evaluation.base import headline_of
 from vidseg.files import make_folder
 from vidseg.host_memory import keep_freed_memory
 
-from .build import build_initial_model, build_trainer, configure_torch, resolve_seed, scaled
+from .build import (
+    build_initial_model,
+    build_trainer,
+    configure_torch,
+    resolve_epochs,
+    resolve_seed,
+    scaled,
+)
 from .chain import Stage
 from .data_checks import check_feature_dim
 from .distributed import local_rank, process_group
@@ -45,6 +52,8 @@ from .signals import Interrupted, StopSignals
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from vidseg.config import CfgNode
 
     from .trainer import Trainer
 
@@ -101,7 +110,7 @@ def _load_plugins(wanted: Sequence[str]) -> None:
 
 
 def _train_chain(stages: Sequence[Stage], *, resume: bool) -> None:
-    stages = [replace(stage, cfg=scaled(stage.cfg)) for stage in stages]
+    stages = [replace(stage, cfg=_in_iterations(stage)) for stage in stages]
     states = [RunDirectory(stage.output_dir).state(stage.cfg) for stage in stages]
     _check_states(stages, states, resume=resume)
     unfinished = [stage for stage, state in zip(stages, states, strict=True) if state.trained < 0]
@@ -121,6 +130,11 @@ def _train_chain(stages: Sequence[Stage], *, resume: bool) -> None:
         measured.append((stage.output_dir, metrics))
     for output_dir, metrics in measured if is_main() else ():
         check_whole(output_dir, metrics)
+
+
+def _in_iterations(stage: Stage) -> CfgNode:
+    with _naming(stage), log_to(None):
+        return resolve_epochs(scaled(stage.cfg))
 
 
 def _check_states(stages: Sequence[Stage], states: Sequence[RunState], *, resume: bool) -> None:
