@@ -105,6 +105,9 @@ def _clip() -> CfgNode:
     node.enable = True  # of META_ARCHITECTURE FACT_CLIP: False trains FACT alone
     node.text_provider = "words"  # words, hash, file, sentence, open_clip or transformers_clip
     node.text_file = ""  # embeddings (file), weights (open_clip), else the folder of a model
+    # A published model: NAME/TAG for open_clip, as ViT-B-32/laion2b_s34b_b79k; OWNER/NAME of the
+    # hub for transformers_clip and sentence; "": the provider's usual one
+    node.text_model = ""
     node.templates = ["{}"]  # prompts; a class is the mean of its prompts' unit vectors
     node.name_map = []  # what to call classes in prompts: ["old name=new name", ...]
     node.embed_dim = 0  # width E of the text embeddings; 0: what the provider gives
