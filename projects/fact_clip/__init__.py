@@ -19,12 +19,11 @@ COMPONENTS: tuple[str, ...] = (
     "mapper",
 )
 
-_MODULES = {
+_MODULES: dict[str, str] = {
+    "ActionFrameMapper": "mapper",
     "ActionPrediction": "prediction",
     "FactNetwork": "network",
     "Segments": "segments",
-_MODULES: dict[str, str] = {
-    "ActionFrameMapper": "mapper",
     "SplitFile": "layout",
 }
 
