@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidseg.layers.onednn import linear
+from .filters import filter_frames
+from .taps import DilatedTaps, FoldedTaps, PointwiseTaps, folding_pays
 
 __all__ = ["MSTCN", "MSTCN2"]
 
@@ -119,15 +120,22 @@ class MSTCN2(nn.Module):
         """Runs the layers; see the class for shapes."""
         if self.conv_1x1_in is not None:
             x = _pointwise(self.conv_1x1_in, x)
-        stacks: Any = (self.conv_dilated_1, self.conv_dilated_2, self.conv_fusion)
-        last = len(self.conv_fusion) - 1
-        for i in range(last + 1):
-            first, second, fusion = (convs[i] for convs in stacks)
-            taps, bias = _fold(first, second, fusion)
-            dilations = (first.dilation[0], second.dilation[0])
-            added = F.relu(_filter(x, taps, bias, dilations))
-            x = x + (F.dropout(added, self.dropout, self.training) if i < last else added)
+        num_layers = len(self.conv_fusion)
+        for i in range(num_layers):
+            x = self._layer(i, x, self.dropout if self.training and i + 1 < num_layers else 0.0)
         return _pointwise(self.conv_out, x)
+
+    def _layer(self, i: int, x: Tensor, dropout: float) -> Tensor:
+        stacks: Any = (self.conv_dilated_1, self.conv_dilated_2, self.conv_fusion)
+        first, second, fusion = (stack[i] for stack in stacks)
+        dilations = (first.dilation[0], second.dilation[0])
+        pays = folding_pays(len(x), x.shape[1], dilations, with_gradients=torch.is_grad_enabled())
+        if pays and self.groups == 1:
+            weights = [w for conv in (first, second, fusion) for w in (conv.weight, conv.bias)]
+            taps = FoldedTaps(dilations, len(x))
+            return filter_frames(x, taps, weights, relu=True, dropout=dropout, residual=x)
+        both = torch.cat([_dilated_filter(first, x), _dilated_filter(second, x)], 1)
+        return _pointwise(fusion, both, relu=True, dropout=dropout, residual=x)
 
 
 class _DilatedResidualLayer(nn.Module):
@@ -140,8 +148,9 @@ class _DilatedResidualLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Takes and gives ``(T, F)``."""
-        out = self.conv_dilated(x.t()[None])[0].t()
-        x = x + self.dropout(_pointwise(self.conv_1x1, F.relu(out)))
+        dropout = self.dropout.p if self.training else 0.0
+        inner = _dilated_filter(self.conv_dilated, x, relu=True)
+        x = _pointwise(self.conv_1x1, inner, dropout=dropout, residual=x)
         return x if self.norm is None else self.norm(x)
 
 
@@ -154,38 +163,13 @@ def _dilated(dim: int, dilation: int, groups: int) -> nn.Conv1d:
     return nn.Conv1d(dim, dim, 3, padding=dilation, dilation=dilation, groups=groups)
 
 
-def _pointwise(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    return linear(x, conv.weight[..., 0], conv.bias)
+def _pointwise(conv: Any, x: Tensor, **then: Any) -> Tensor:
+    return filter_frames(x, PointwiseTaps(), (conv.weight, conv.bias), **then)
 
 
-def _fold(first: Any, second: Any, fusion: Any) -> tuple[list[Tensor], Tensor]:
-    """Gives the taps at -d1, -d2, 0, d2, d1 of the whole layer, ``(F, F)`` each, and its bias."""
-    halves = fusion.weight[..., 0].chunk(2, dim=1)
-    outer, inner = (
-        _fold_one(half, conv.weight, conv.groups)
-        for half, conv in zip(halves, (first, second), strict=True)
-    )
-    bias = halves[0] @ first.bias + halves[1] @ second.bias + fusion.bias
-    return [outer[0], inner[0], outer[1] + inner[1], inner[2], outer[2]], bias
-
-
-def _fold_one(half: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """Multiplies ``(F, F)`` with each tap of ``(F, F/g, 3)``: ``(3, F, F)``."""
-    dim = len(half)
-    grouped = weight.view(groups, dim // groups, -1, 3)
-    folded = torch.einsum("ogm,gmik->kogi", half.view(dim, groups, -1), grouped)
-    return folded.reshape(3, dim, dim)
-
-
-def _filter(x: Tensor, taps: list[Tensor], bias: Tensor, dilations: tuple[int, int]) -> Tensor:
-    outer, inner = dilations
-    out = F.linear(x, taps[2], bias)
-    offsets = (-outer, -inner, 0, inner, outer)
-    for tap, offset in zip(taps, offsets, strict=True):
-        if offset == 0 or abs(offset) >= len(x):
-            continue
-        if offset < 0:
-            out[-offset:] += F.linear(x[:offset], tap)
-        else:
-            out[:-offset] += F.linear(x[offset:], tap)
-    return out
+def _dilated_filter(conv: Any, x: Tensor, *, relu: bool = False) -> Tensor:
+    if conv.groups > 1:
+        out = conv(x.t()[None])[0].t()
+        return F.relu(out) if relu else out
+    taps = DilatedTaps(conv.dilation[0], len(x))
+    return filter_frames(x, taps, (conv.weight, conv.bias), relu=relu)

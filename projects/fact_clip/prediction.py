@@ -14,7 +14,7 @@ from torch import Tensor
 from .blocks import BlockOutput
 
 if TYPE_CHECKING:
-    from .zero_shot import ZeroShot
+    from .text_matching import ZeroShot
 
 __all__ = ["ActionPrediction", "merge_branches", "merge_with_transcript", "predict"]
 

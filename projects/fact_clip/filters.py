@@ -1,0 +1,172 @@
+"""Filters over time as products of matrices: few taps, far apart, and little kept for gradients.
+
+A filter computes ``y(t) = sum_k W_k x(t + o_k) + b`` with zeros beyond both ends. Frames are rows,
+so every tap is a product of ``x`` with a matrix. The rows that the taps read are gathered side by
+side, some hundred at a time, so that one product of a fixed size does for all taps, dilations and
+lengths of videos.
+
+Shapes: T frames, I input and O output channels, K taps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from vidseg.layers.onednn import linear
+
+__all__ = ["Taps", "filter_frames"]
+
+# Rows at a time on a CPU: five taps of 512 channels then stay in its cache.
+_BLOCK = 512
+_STEP = 32
+
+
+class Taps(Protocol):
+    """How a filter follows from weights."""
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Where the K taps read, in frames relative to the output."""
+        ...
+
+    def assemble(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Gives the matrices of all taps side by side ``(O, K I)``, and the bias ``(O,)``."""
+        ...
+
+    def take_apart(self, weights: Sequence[Tensor], taps: Tensor, bias: Tensor) -> list[Tensor]:
+        """Gives the gradients of the weights from those of what :meth:`assemble` gives."""
+        ...
+
+
+def filter_frames(
+    x: Tensor,
+    taps: Taps,
+    weights: Sequence[Tensor],
+    *,
+    relu: bool = False,
+    dropout: float = 0.0,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """Applies a filter, then a ReLU and drop-out if wanted, and adds a residual.
+
+    For the gradients it keeps ``x`` and, where there is a ReLU or drop-out, which values came
+    through; filters are assembled again from the weights.
+
+    Args:
+        x: ``(T, I)``.
+        taps: how the filter follows from ``weights``.
+        weights: parameters.
+        relu: whether a ReLU follows.
+        dropout: probability with which a value is dropped then.
+        residual: ``(T, O)``, added at last.
+
+    Returns:
+        ``(T, O)``. It can be differentiated once.
+    """
+    device = x.device.type
+    if not torch.is_autocast_enabled(device):
+        return _Filter.apply(x, residual, taps, relu, dropout, *weights)  # type: ignore[no-untyped-call]
+    dtype = torch.get_autocast_dtype(device)
+    with torch.autocast(device, enabled=False):
+        residual = None if residual is None else residual.to(dtype)
+        cast = [weight.to(dtype) for weight in weights]
+        return _Filter.apply(x.to(dtype), residual, taps, relu, dropout, *cast)  # type: ignore[no-untyped-call]
+
+
+class _Filter(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        residual: Tensor | None,
+        taps: Taps,
+        relu: bool,
+        dropout: float,
+        *weights: Tensor,
+    ) -> Tensor:
+        matrix, bias = taps.assemble(weights)
+        out = x.new_empty(len(x), len(matrix))
+        for rows in _blocks(x):
+            out[rows] = linear(_gather(x, rows, taps.offsets), matrix, bias, relu=relu)
+        del matrix
+        passed = out > 0 if relu and (dropout or residual is not None) else None
+        if dropout:
+            kept = torch.empty_like(out, dtype=torch.bool).bernoulli_(1 - dropout)
+            out.mul_(kept).mul_(1 / (1 - dropout))
+            passed = kept if passed is None else passed.logical_and_(kept)
+        if residual is not None:
+            out.add_(residual)
+        elif relu and not dropout:
+            passed = out  # kept anyway by whatever reads it
+        ctx.taps, ctx.dropout, ctx.has_residual = taps, dropout, residual is not None
+        ctx.save_for_backward(x, passed, *weights)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("a filter over frames can be differentiated once only")
+        x, passed, *weights = ctx.saved_tensors
+        taps: Taps = ctx.taps
+        own = grad.contiguous()
+        if passed is not None:
+            own = own * (passed if passed.dtype == torch.bool else passed > 0)
+            if ctx.dropout:
+                own.mul_(1 / (1 - ctx.dropout))
+        x_grad = _input_gradient(own, taps, weights) if ctx.needs_input_grad[0] else None
+        weight_grads: list[Any] = [None] * len(weights)
+        if any(ctx.needs_input_grad[5:]):
+            weight_grads = taps.take_apart(weights, _matrix_gradient(x, own, taps), own.sum(0))
+        return x_grad, grad if ctx.has_residual else None, None, None, None, *weight_grads
+
+
+def _input_gradient(grad: Tensor, taps: Taps, weights: Sequence[Tensor]) -> Tensor:
+    """Filters ``(T, O)`` backwards to ``(T, I)``."""
+    matrix, _ = taps.assemble(weights)
+    num_taps = len(taps.offsets)
+    backward = matrix.unflatten(1, (num_taps, -1)).permute(2, 1, 0).flatten(1)  # (I, K O)
+    del matrix
+    offsets = tuple(-offset for offset in taps.offsets)
+    out = grad.new_empty(len(grad), len(backward))
+    for rows in _blocks(grad):
+        out[rows] = linear(_gather(grad, rows, offsets), backward)
+    return out
+
+
+def _matrix_gradient(x: Tensor, grad: Tensor, taps: Taps) -> Tensor:
+    """Gives the gradient ``(O, K I)`` of the matrices of all taps."""
+    total = None
+    for rows in _blocks(x):
+        read, own = _gather(x, rows, taps.offsets), grad[rows]
+        if x.device.type == "cpu" and len(own) % _STEP:
+            # Every length would be another kernel of oneDNN, which keeps them.
+            fill = (0, 0, 0, -len(own) % _STEP)
+            read, own = torch.nn.functional.pad(read, fill), torch.nn.functional.pad(own, fill)
+        part = linear(own.t(), read.t())
+        total = part if total is None else total.add_(part)
+    assert total is not None
+    return total
+
+
+def _blocks(x: Tensor) -> list[slice]:
+    size = _BLOCK if x.device.type == "cpu" else len(x)
+    return [slice(start, min(start + size, len(x))) for start in range(0, len(x), size)]
+
+
+def _gather(x: Tensor, rows: slice, offsets: tuple[int, ...]) -> Tensor:
+    """Puts side by side what the taps read for some rows: ``(rows, K I)``."""
+    if offsets == (0,):
+        return x[rows]
+    num_rows = rows.stop - rows.start
+    out = x.new_empty(num_rows, len(offsets), x.shape[1])
+    for tap, offset in enumerate(offsets):
+        first = min(max(-offset - rows.start, 0), num_rows)  # the rows that read a frame of x
+        last = max(min(len(x) - offset - rows.start, num_rows), first)
+        out[:first, tap] = 0
+        out[first:last, tap] = x[rows.start + first + offset : rows.start + last + offset]
+        out[last:, tap] = 0
+    return out.flatten(1)
