@@ -17,12 +17,15 @@ __all__ = ["COMPONENTS", "add_config"]
 COMPONENTS: tuple[str, ...] = (
     "public_sets",
     "mapper",
+    "model",
 )
 
 _MODULES: dict[str, str] = {
     "ActionFrameMapper": "mapper",
     "ActionPrediction": "prediction",
+    "FACT": "model",
     "FactNetwork": "network",
+    "MatchCriterion": "criterion",
     "Segments": "segments",
     "SplitFile": "layout",
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,14 @@ class BlockTensors(Protocol):
     a2f_logits: Tensor | None  # (N, M); None in blocks without cross-attention
     f2a_logits: Tensor | None  # (M, N)
     segment_logits: Tensor | None  # (N, C); None in blocks without segments
-    segment_index: Tensor | None  # (T,) int64, the predicted segment of each frame
+
+    @property
+    def segment_index(self) -> Tensor | None:
+        """The predicted segment of each frame, ``(T,)`` int64, in blocks that have them."""
+
+    @property
+    def a2f_attention(self) -> Tensor:
+        """Attention of frames to tokens, ``(T, M)``, in blocks with cross-attention."""
 
 
 @dataclass(frozen=True)
@@ -139,29 +146,37 @@ class MatchCriterion(nn.Module):
                 )
             class_weight[number] = self.settings.bgw
         self.register_buffer("class_weight", class_weight, persistent=False)
-        self.null_weight: float | None = None
-        if self.settings.nullw >= 0:
-            self.null_weight = self.settings.nullw
-        elif self.settings.match == "seq":
-            self.null_weight = 0.0  # every token has a segment
-        self._has_warned = False
+        self.null_weight = self.settings.nullw if self.settings.nullw >= 0 else None
+        self.has_warned = False
+
+    @property
+    def null_classes(self) -> float:
+        """Number of classes that the null class is to weigh as much as one of."""
+        return self.num_classes
+
+    def set_mean_matched(self, num_tokens: int, mean_matched: float) -> None:
+        """Sets the weight of the null class by the tokens that a video needs on average."""
+        self.null_weight = null_weight(num_tokens, mean_matched, self.null_classes)
 
     def extra_repr(self) -> str:
         """Shows the settings where the model is printed."""
         return f"{self.settings}, null_weight={self.null_weight}"
 
-    def forward(self, blocks: Sequence[BlockTensors], labels: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, blocks: Sequence[BlockTensors], targets: VideoTargets | Tensor
+    ) -> dict[str, Tensor]:
         """Gives the losses of a video, weighted and as means over its blocks.
 
         Args:
             blocks: outputs of all blocks.
-            labels: ``(T,)`` int64, negative where a frame has none.
+            targets: of the video; or its labels, ``(T,)`` int64, negative where a frame has none.
 
         Returns:
             ``loss_frame``, ``loss_token``, ``loss_a2f``, ``loss_f2a``, ``loss_segment`` and
             ``loss_smooth`` as far as there are blocks with them.
         """
-        targets = VideoTargets.of(labels)
+        if isinstance(targets, Tensor):
+            targets = VideoTargets.of(targets)
         return self.losses(blocks, targets, self.match_block(blocks[-1], targets))
 
     def losses(
@@ -180,7 +195,7 @@ class MatchCriterion(nn.Module):
                 total[name] = total[name] + value if name in total else value
         return {name: value / len(blocks) for name, value in total.items()}
 
-    def match_block(self, block: Any, targets: VideoTargets) -> Match:
+    def match_block(self, block: BlockTensors, targets: VideoTargets) -> Match:
         """Matches by the output of a block that has cross-attention."""
         return self.match(self.token_probs(block), block.a2f_attention, targets)
 
@@ -268,19 +283,24 @@ class MatchCriterion(nn.Module):
         return classes
 
     def token_weight(self, classes: Tensor, targets: VideoTargets) -> Tensor:
-        """Gives the weight of each class of tokens, ``(C + 1,)``, the null class last."""
+        """Gives the weight of each class of tokens, ``(C + 1,)``, the null class last.
+
+        All are 0 for a video without labels: nothing is known of its tokens.
+        """
+        if not len(targets.frames):
+            return self.class_weight.new_zeros(self.num_classes + 1)
         null = self.null_weight
         if null is None:
             needed = tokens_needed(targets, self.settings.match)
-            null = null_weight(len(classes), needed, self.num_classes)
-        return torch.cat([self.class_weight, self.class_weight.new_tensor([null])])
+            null = null_weight(len(classes), needed, self.null_classes)
+        return F.pad(self.class_weight, (0, 1), value=null)
 
     def _check_tokens(self, num_tokens: int, targets: VideoTargets) -> None:
-        if self._has_warned or len(targets.transcript) <= num_tokens:
+        if self.has_warned or len(targets.transcript) <= num_tokens:
             return
         needed = tokens_needed(targets, self.settings.match)
         if needed > num_tokens:
-            self._has_warned = True
+            self.has_warned = True
             kind = "classes" if self.settings.match == "o2m" else "segments"
             logger.warning(
                 "a video has %d %s, but there are %d action tokens: those beyond teach no token; "

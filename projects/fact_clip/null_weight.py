@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
 
 from vidseg.collectives import gather
 
 from .targets import VideoTargets
 
 __all__ = ["TokenDemand", "null_weight", "tokens_needed"]
-
-logger = logging.getLogger(__name__)
 
 
 def null_weight(num_tokens: int, mean_matched: float, num_classes: float) -> float:
@@ -56,15 +49,14 @@ class TokenDemand:
     num_beyond: int
 
     @classmethod
-    def of(cls, labels: Iterable[Tensor], match: str, num_tokens: int) -> TokenDemand:
-        """Counts over the videos of all ranks.
+    def over_ranks(cls, needs: list[int], num_tokens: int) -> TokenDemand:
+        """Sums up what the videos of all ranks need.
 
         Args:
-            labels: ``(T,)`` int64 of each video of this rank, negative where there is none.
-            match: ``o2o``, ``o2m`` or ``seq``.
+            needs: tokens needed by each video of this rank; those that need none do not count.
             num_tokens: M.
         """
-        own = [tokens_needed(VideoTargets.of(one), match) for one in labels]
-        needs = [need for part in gather(own) for need in part if need]
-        mean = torch.tensor(needs, dtype=torch.float64).mean().item() if needs else 0.0
-        return cls(len(needs), mean, max(needs, default=0), sum(n > num_tokens for n in needs))
+        every = [need for part in gather(needs) for need in part if need]
+        mean = sum(every) / max(len(every), 1)
+        num_beyond = sum(need > num_tokens for need in every)
+        return cls(len(every), mean, max(every, default=0), num_beyond)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .segments import find_segments
+
 __all__ = ["FrameRows", "VideoTargets"]
 
 
@@ -37,13 +39,16 @@ class VideoTargets:
 
         Args:
             labels: ``(T,)`` int64; negative where a frame has no label.
+
+        Raises:
+            ValueError: if there are no frames.
         """
-        is_labelled = labels >= 0
-        starts = is_labelled.clone()
-        starts[1:] &= labels[1:] != labels[:-1]
-        frames = is_labelled.nonzero()[:, 0]
-        segments = starts.cumsum(0)[frames] - 1
-        return cls(labels[starts], frames, labels[frames], segments, len(labels))
+        runs = find_segments(labels)
+        has_class = runs.labels >= 0
+        numbers = (has_class.cumsum(0) - 1).masked_fill(~has_class, -1)[runs.index]  # (T,)
+        frames = (numbers >= 0).nonzero()[:, 0]
+        transcript = runs.labels[has_class]
+        return cls(transcript, frames, labels[frames], numbers[frames], len(labels))
 
 
 @dataclass(frozen=True)
