@@ -195,6 +195,7 @@ class MatchCriterion(nn.Module):
                 total[name] = total[name] + value if name in total else value
         return {name: value / len(blocks) for name, value in total.items()}
 
+    @torch.no_grad()
     def match_block(self, block: BlockTensors, targets: VideoTargets) -> Match:
         """Matches by the output of a block that has cross-attention."""
         return self.match(self.token_probs(block), block.a2f_attention, targets)

@@ -10,9 +10,11 @@ or predicted segments).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .matching import Match
@@ -20,7 +22,7 @@ from .targets import FrameRows, VideoTargets
 
 __all__ = ["MatchedFrames", "a2f_loss", "f2a_loss", "frame_loss", "smooth_loss", "token_loss"]
 
-_MAX_SQUARE = 16.0
+_MAX_STEP = 4.0
 
 
 def frame_loss(log_probs: Tensor, labels: Tensor, weights: Tensor, rows: FrameRows) -> Tensor:
@@ -55,14 +57,14 @@ class MatchedFrames:
 
     Args:
         tokens: those that are matched, ``(m,)`` int64, without repetition.
-        counts: of how many segments, ``(m,)``.
+        counts: in how many pairs each is, ``(m,)``; None if all are in one.
         frames: which of the labelled frames these are, ``(k,)`` int64; None for all of them.
         columns: place of the frame's token in ``tokens``, ``(k,)`` int64.
         weights: of the frame's segment, ``(k,)``.
     """
 
     tokens: Tensor
-    counts: Tensor
+    counts: Tensor | None
     frames: Tensor | None
     columns: Tensor
     weights: Tensor
@@ -89,10 +91,11 @@ class MatchedFrames:
             segment_weight = weights
         columns = columns[targets.segments]
         weights = segment_weight[targets.segments]
+        repeats = counts if len(tokens) < len(match.tokens) else None
         if len(match.segments) == len(targets.transcript):
-            return cls(tokens, counts, None, columns, weights)
+            return cls(tokens, repeats, None, columns, weights)
         frames = (columns >= 0).nonzero()[:, 0]
-        return cls(tokens, counts, frames, columns[frames], weights[frames])
+        return cls(tokens, repeats, frames, columns[frames], weights[frames])
 
 
 def a2f_loss(logits: Tensor, matched: MatchedFrames, rows: FrameRows) -> Tensor:
@@ -111,7 +114,7 @@ def a2f_loss(logits: Tensor, matched: MatchedFrames, rows: FrameRows) -> Tensor:
     if not len(matched.tokens):
         return _nothing(logits)
     logits = logits.index_select(1, matched.tokens).float()
-    norm = (logits + matched.counts.log()).logsumexp(1)
+    norm = (logits if matched.counts is None else logits + matched.counts.log()).logsumexp(1)
     index, share = _of_matched(matched, rows)
     values = logits[index, matched.columns] - norm[index]
     return -(share * matched.weights * values).sum() / rows.num_read
@@ -149,12 +152,36 @@ def smooth_loss(logits: Tensor, *, is_log_prob: bool = False) -> Tensor:
         is_log_prob: the input is log-probabilities already.
 
     Returns:
-        A scalar, 0 for T = 1; classes with a probability of 0 add nothing.
+        A scalar, 0 for T = 1; classes whose probability is 0 at the first step add nothing.
     """
     log_probs = logits.float() if is_log_prob else F.log_softmax(logits.float(), -1)
-    log_probs = log_probs.masked_fill(log_probs.isneginf(), 0.0)
-    squares = (log_probs[..., 1:, :] - log_probs[..., :-1, :]).square().clamp_max(_MAX_SQUARE)
-    return squares.sum() / max(squares.numel(), 1)
+    num_squares = log_probs[..., 1:, :].numel()
+    return _ClampedSquares.apply(log_probs) / max(num_squares, 1)  # type: ignore[no-untyped-call]
+
+
+class _ClampedSquares(torch.autograd.Function):
+    """Sum of the clamped squares; keeps its input alone, which the soft-max before it keeps too."""
+
+    @staticmethod
+    def forward(ctx: Any, log_probs: Tensor) -> Tensor:
+        ctx.save_for_backward(log_probs)
+        return _steps(log_probs).square_().clamp_max_(_MAX_STEP**2).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (log_probs,) = ctx.saved_tensors
+        steps = _steps(log_probs)
+        steps.masked_fill_(steps.abs() > _MAX_STEP, 0.0).mul_(2 * gradient)
+        result = F.pad(steps, (0, 0, 1, 0))
+        result[..., :-1, :] -= steps
+        return result
+
+
+def _steps(log_probs: Tensor) -> Tensor:
+    """Gives the differences of neighbours; 0 for classes that are masked."""
+    steps = log_probs[..., 1:, :] - log_probs[..., :-1, :]
+    return steps.masked_fill_(log_probs[..., :1, :].isneginf(), 0.0)
 
 
 def _of_matched(matched: MatchedFrames, rows: FrameRows) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""FACT: frame-action cross-attention for temporal action segmentation (Lu and Elhamifar, CVPR 2024).
+"""FACT, frame-action cross-attention for action segmentation (Lu and Elhamifar, CVPR 2024).
 
 Shapes: D input width, C classes.
 """

@@ -253,7 +253,7 @@ class ActionSegmenter(FactNetwork):
         if not self.is_fitted:
             self.criterion.set_mean_matched(num_tokens, demand.mean)
             logger.info(
-                "%d training videos need %.1f tokens on average, %d at most: null class weight %.3g",
+                "%d training videos need %.1f tokens on average, %d at most: null weight %.3g",
                 demand.num_videos,
                 demand.mean,
                 demand.largest,
