@@ -17,6 +17,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "persistence": ("persistence",),
     "rqvae": ("rqvae_pooling", "rqvae_quantizer"),
     "slot_bert": ("slot_bert",),
+    "fact_clip": ("fact_clip",),
     "switches": ("switches",),
 }
 """The modules of this folder whose ``CASES`` make up each group."""
