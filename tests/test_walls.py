@@ -32,6 +32,7 @@ FLOORS = {
     "vidseg.modeling": 2.0,
     "vidseg.data": 2.0,
     "vidseg.interop": 2.0,
+    "vidseg.commands": 2.1,  # what those of all projects share
     "vidseg.evaluation": 2.5,  # a project may bring an evaluator
     "projects": 3.0,
     "vidseg.engine": 4.0,

@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from . import shared
+from vidseg.commands import Failures, add_command, add_model_options, load_model_config
+
+from .shared import build
 
 __all__ = ["add_parser", "run"]
 
@@ -20,8 +22,8 @@ Written for each document: DIR/<id>.npy, float32 (T, D), of the original length 
 
 def add_parser(commands: Any) -> None:
     """Adds the command."""
-    parser = shared.add_command(commands, "decode", "Rebuilds features from codes.", EXAMPLE)
-    shared.add_model_options(parser)
+    parser = add_command(commands, "decode", "Rebuilds features from codes.", EXAMPLE)
+    add_model_options(parser)
     parser.add_argument("--input", required=True, type=Path, metavar="FILE", help="codes file")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="for .npy files")
     parser.set_defaults(run=run)
@@ -31,15 +33,15 @@ def run(args: argparse.Namespace) -> int:
     """Decodes all documents."""
     from vidseg.files import make_folder
 
-    cfg = shared.load(args)
+    cfg = load_model_config(args)
     from ..codes_file import CodesFile
     from ..coding import decode_file
 
     codes = CodesFile(args.input)
-    model = shared.build(cfg, args.weights)
+    model = build(cfg, args.weights)
     codes.check_model(model)
     make_folder(args.output, "--output: the folder")
-    failures = shared.Failures()
+    failures = Failures()
     count = decode_file(model, codes, args.output, failures)
     print(f"{count} of {len(codes)} documents -> {args.output}")
     return failures.exit_code

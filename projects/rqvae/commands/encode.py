@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from . import shared
+from vidseg.commands import Failures, add_command, add_model_options, load_model_config, positive
+
+from .shared import build
 
 __all__ = ["add_parser", "run"]
 
@@ -21,12 +23,12 @@ the name of a data set. A damaged document is named and left out; the exit code 
 
 def add_parser(commands: Any) -> None:
     """Adds the command."""
-    parser = shared.add_command(commands, "encode", "Turns features into codes.", EXAMPLE)
-    shared.add_model_options(parser)
+    parser = add_command(commands, "encode", "Turns features into codes.", EXAMPLE)
+    add_model_options(parser)
     parser.add_argument("--input", required=True, metavar="PATH", help="features")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="codes file")
     parser.add_argument(
-        "--levels", type=shared.positive, metavar="N", help="codes per window (all codebooks)"
+        "--levels", type=positive, metavar="N", help="codes per window (all codebooks)"
     )
     parser.set_defaults(run=run)
 
@@ -36,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from vidseg.errors import UserError
     from vidseg.files import make_folder
 
-    cfg = shared.load(args)
+    cfg = load_model_config(args)
     num_codebooks = cfg.MODEL.RQVAE.NUM_CODEBOOKS
     if args.levels and args.levels > num_codebooks:
         raise UserError(f"--levels {args.levels}: the model has {num_codebooks} codebooks")
@@ -47,11 +49,11 @@ def run(args: argparse.Namespace) -> int:
     from ..coding import encode_records, frame_rate_of, read_records
 
     records = read_records(args.input)
-    model = shared.build(cfg, args.weights)
+    model = build(cfg, args.weights)
     make_folder(args.output.parent, "--output: the folder")
     rate = frame_rate_of(records, cfg.MODEL.RQVAE.FRAME_RATE)
     header = CodesHeader.of_model(model, rate, args.levels)
-    failures = shared.Failures()
+    failures = Failures()
     total = 0
 
     def counted() -> Any:

@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from . import shared
+from vidseg.commands import Failures, add_command, add_model_options, load_model_config
+
+from .shared import build
 
 __all__ = ["add_parser", "run"]
 
@@ -24,10 +26,8 @@ of its evaluations, too.
 
 def add_parser(commands: Any) -> None:
     """Adds the command."""
-    parser = shared.add_command(
-        commands, "report", "Draws what a model does with a data set.", EXAMPLE
-    )
-    shared.add_model_options(parser, required=False)
+    parser = add_command(commands, "report", "Draws what a model does with a data set.", EXAMPLE)
+    add_model_options(parser, required=False)
     parser.add_argument("--run", dest="run_dir", type=Path, metavar="DIR", help="a finished run")
     parser.add_argument("--input", metavar="PATH", help="features (the first of DATASETS.TEST)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="for page and pictures")
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from vidseg.files import make_folder
 
     _complete(args)
-    cfg = shared.load(args)
+    cfg = load_model_config(args)
     source = args.input or next(iter(cfg.DATASETS.TEST), "")
     if not source:
         raise UserError("--input: DATASETS.TEST of the config is empty; say which documents")
@@ -49,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
     from ..reporting import survey, write_report
 
     records = read_records(source, "--input" if args.input else "DATASETS.TEST")
-    model = shared.build(cfg, args.weights)
+    model = build(cfg, args.weights)
     make_folder(args.output, "--output: the folder")
-    failures = shared.Failures()
+    failures = Failures()
     found = survey(model, records, cfg.MODEL.RQVAE.FRAME_RATE, failures)
     page = write_report(
         model,

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import shared
+from vidseg.commands import add_command, add_model_options, load_model_config, positive
+
+from .shared import build
 
 __all__ = ["METHODS", "add_parser", "run"]
 
@@ -28,13 +30,13 @@ B/continuous that mean, C the mean by a trained attention.
 
 def add_parser(commands: Any) -> None:
     """Adds the command."""
-    parser = shared.add_command(commands, "search", "Finds similar documents.", EXAMPLE)
-    shared.add_model_options(parser)
+    parser = add_command(commands, "search", "Finds similar documents.", EXAMPLE)
+    add_model_options(parser)
     parser.add_argument("--codes", required=True, type=Path, metavar="FILE", help="codes file")
     parser.add_argument("--query", required=True, metavar="ID|FILE", help="what to look for")
     parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="(%(default)s)")
     parser.add_argument(
-        "--top", type=shared.positive, default=10, metavar="N", help="hits to give (%(default)s)"
+        "--top", type=positive, default=10, metavar="N", help="hits to give (%(default)s)"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the hits there, json")
     parser.set_defaults(run=run)
@@ -44,12 +46,12 @@ def run(args: argparse.Namespace) -> int:
     """Searches, prints and writes."""
     from vidseg.files import make_folder, write_atomically
 
-    cfg = shared.load(args)
+    cfg = load_model_config(args)
     from ..codes_file import CodesFile
     from ..search import search_documents
 
     codes = CodesFile(args.codes)
-    model = shared.build(cfg, args.weights)
+    model = build(cfg, args.weights)
     codes.check_model(model)
     if args.output:
         make_folder(args.output.parent, "--output: the folder")

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_parser", "run", "with_overrides"]
+from vidseg.commands import (
+    Failures,
+    add_command,
+    add_model_options,
+    load_model_config,
+    positive,
+)
+
+__all__ = ["add_parser", "run"]
 
 EXAMPLE = """example:
   python -m vidseg.projects.slot_bert show --config-file projects/slot_bert/tiny_cpu.yaml \\
@@ -25,21 +32,17 @@ used. tools/demo.py draws the slots onto the video itself. Exit code 1 if an inp
 
 def add_parser(commands: Any) -> None:
     """Adds the command."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "show",
-        help="writes what every slot sees of videos",
-        description="Writes what every slot sees of videos: pictures, videos and data.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "Writes what every slot sees of videos: pictures, videos and data.",
+        EXAMPLE,
     )
-    parser.add_argument("--config-file", required=True, metavar="F", help="yaml file of the model")
+    add_model_options(parser)
     parser.add_argument(
         "--input", required=True, nargs="+", metavar="PATH", help="videos, folders, pictures, .npy"
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="for the results")
-    parser.add_argument(
-        "--weights", default="", metavar="W", help="weights file (those of the run in OUTPUT_DIR)"
-    )
     parser.add_argument(
         "--formats",
         nargs="*",
@@ -55,34 +58,20 @@ def add_parser(commands: Any) -> None:
         help="of the colours on the frame, 0 to 1 (%(default)s)",
     )
     parser.add_argument(
-        "--every", type=_positive, default=1, metavar="N", help="take each N-th frame"
+        "--every", type=positive, default=1, metavar="N", help="take each N-th frame"
     )
-    parser.add_argument("--max-frames", type=_positive, metavar="N", help="stop after N frames")
-    parser.add_argument(
-        "--plugin", action="append", default=[], metavar="P", help="name, module or path; repeat"
-    )
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config overrides")
+    parser.add_argument("--max-frames", type=positive, metavar="N", help="stop after N frames")
     parser.set_defaults(run=run)
-
-
-def with_overrides(args: argparse.Namespace) -> argparse.Namespace:
-    """Moves trailing KEY VALUE pairs to the overrides; ``--input`` takes any number of words."""
-    words = args.input
-    keys = (i for i, word in enumerate(words) if word.isupper() and not Path(word).exists())
-    first = next(keys, len(words))
-    args.input, args.overrides = words[:first], [*words[first:], *args.overrides]
-    return args
 
 
 def run(args: argparse.Namespace) -> int:
     """Shows every input; one that fails does not stop the others."""
-    from vidseg.config import load_config
     from vidseg.errors import UserError
     from vidseg.files import make_folder
 
     if not args.input:
         raise UserError("--input: no path given")
-    cfg = load_config(args.config_file, args.overrides, args.plugin)  # mistakes show at once
+    cfg = load_model_config(args)  # mistakes show at once
     make_folder(args.output, "--output: the folder")
     from vidseg.video.images import list_videos, name_videos
     from vidseg.video.io import VideoReader
@@ -91,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
     show = SlotShow.from_config(cfg, args.weights or None)
     inputs = [path for given in args.input for path in list_videos(Path(given))]
-    failed = 0
+    failures = Failures()
     for path, name in zip(inputs, name_videos(inputs), strict=True):
         try:
             reader = VideoReader(path, every=args.every, max_frames=args.max_frames)
@@ -101,18 +90,10 @@ def run(args: argparse.Namespace) -> int:
             told = show.write(reader, folder, formats=formats, opacity=args.opacity)
             print(f"{path}: {told} -> {folder}", flush=True)
         except UserError as error:
-            failed += 1
-            print(f"{error.label}: {error}", file=sys.stderr, flush=True)
+            failures(error)
     if len(inputs) > 1:
-        print(f"{len(inputs) - failed} of {len(inputs)} inputs shown in {args.output}")
-    return 1 if failed else 0
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
+        print(f"{len(inputs) - failures.count} of {len(inputs)} inputs shown in {args.output}")
+    return failures.exit_code
 
 
 def _share(text: str) -> float:
