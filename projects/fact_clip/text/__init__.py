@@ -3,7 +3,7 @@
 Importing the package is light; an encoder brings its library when it first encodes something.
 """
 
-from . import file, hash, words
+from . import file, hash, open_clip, sentence, transformers_clip, words
 from .embedding import TextSettings, embed_classes, embed_names
 from .prompts import Prompts
 from .registry import TEXT_PROVIDERS, TextProvider
@@ -17,5 +17,8 @@ __all__ = [
     "embed_names",
     "file",
     "hash",
+    "open_clip",
+    "sentence",
+    "transformers_clip",
     "words",
 ]
