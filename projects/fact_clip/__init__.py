@@ -18,12 +18,14 @@ COMPONENTS: tuple[str, ...] = (
     "public_sets",
     "mapper",
     "model",
+    "clip_model",
 )
 
 _MODULES: dict[str, str] = {
     "ActionFrameMapper": "mapper",
     "ActionPrediction": "prediction",
     "FACT": "model",
+    "FACT_CLIP": "clip_model",
     "FactNetwork": "network",
     "MatchCriterion": "criterion",
     "Segments": "segments",

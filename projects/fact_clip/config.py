@@ -122,7 +122,9 @@ def _clip() -> CfgNode:
     node.ignore_bg = False  # leave background frames out of the contrastive loss
     node.unseen = []  # classes without training labels, by name; or [FILE.json:KEY]
     node.unseen_mode = "mask"  # mask their frames, or drop the videos that show them
-    node.gamma = 0.0  # subtracted from the cosines of seen classes (calibrated stacking)
+    # Subtracted from the cosines of seen classes (calibrated stacking); None: what was chosen on
+    # calibration_set, also by the run that this one starts from, else 0.
+    node.gamma = None
     node.pseudo_unseen = []  # seen classes that train like unseen ones, to find gamma
     node.calibration_set = ""  # data set on whose videos gamma is chosen when training ends
     node.smoothing = "none"  # of the zero-shot labels: none, segments, median or viterbi
