@@ -49,10 +49,11 @@ class TextAlignment(nn.Module):
         super().__init__()
         self.settings = settings
         self.split = split
+        self.embed_dim = text_embeddings.shape[1]
         self.projections = nn.ModuleList(
             FeatureProjection(
                 width,
-                text_embeddings.shape[1],
+                self.embed_dim,
                 hidden_dim=settings.proj_hidden,
                 dropout=settings.proj_dropout,
             )
@@ -94,10 +95,10 @@ class TextAlignment(nn.Module):
         Raises:
             ValueError: if the shape or the number of names does not fit.
         """
-        width = self.projections[0].fc2.out_features
-        if new.dim() != 2 or new.shape[1] != width or not len(new):
+        if new.dim() != 2 or new.shape[1] != self.embed_dim or not len(new):
             raise ValueError(
-                f"text embeddings have the shape {tuple(new.shape)}, expected (classes, {width})"
+                f"text embeddings have the shape {tuple(new.shape)}, expected (classes, "
+                f"{self.embed_dim})"
             )
         names = list(self.names if names is None else names)
         if len(names) != len(new):

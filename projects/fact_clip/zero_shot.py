@@ -93,7 +93,8 @@ class Curve:
     def best(self) -> int:
         """Where H is greatest; nearest to no handicap, if in several places."""
         harmonic = self.harmonic
-        return int(min(np.flatnonzero(harmonic == harmonic.max()), key=self._handicap))
+        places = np.flatnonzero(harmonic == harmonic.max())
+        return int(places[np.abs(self.gammas[places]).argmin()])
 
     @property
     def area(self) -> float:
@@ -102,15 +103,12 @@ class Curve:
         heights = (self.unseen[1:] + self.unseen[:-1]) / 2
         return float((widths * heights).sum() / 100)
 
-    def _handicap(self, place: int) -> float:
-        return abs(float(self.gammas[place]))
-
 
 def harmonic_mean(seen: ArrayLike, unseen: ArrayLike) -> Floats:
     """Gives ``2 S U / (S + U)``; 0 where both are 0 or either is unknown."""
-    seen, unseen = np.nan_to_num(np.asarray(seen)), np.nan_to_num(np.asarray(unseen))
-    total = seen + unseen
-    return np.where(total > 0, 2 * seen * unseen / np.where(total > 0, total, 1), 0.0)
+    s = np.nan_to_num(np.asarray(seen, dtype=np.float64))
+    u = np.nan_to_num(np.asarray(unseen, dtype=np.float64))
+    return np.asarray(2 * s * u / np.where(s + u > 0, s + u, 1))
 
 
 def group_accuracy(truth: ArrayLike, labels: ArrayLike, group: Collection[int]) -> float:
