@@ -1,0 +1,38 @@
+"""Which classes are background: ``bg_class`` of a config, by number or name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from vidseg.errors import ConfigError, nearest
+
+__all__ = ["background_classes"]
+
+
+def background_classes(bg_class: Iterable[int | str], classes: Sequence[str]) -> list[int]:
+    """Gives the numbers of the background classes, ascending.
+
+    Args:
+        bg_class: numbers or names.
+        classes: names by number.
+
+    Raises:
+        ConfigError: if there is no such class.
+    """
+    numbers = set()
+    for one in bg_class:
+        if isinstance(one, str):
+            if one not in classes:
+                close = nearest(one, classes) or list(classes[:3])
+                raise ConfigError(
+                    f"bg_class: no class is called {one!r}; nearest: {', '.join(close)}"
+                )
+            numbers.add(classes.index(one))
+        elif 0 <= one < len(classes):
+            numbers.add(int(one))
+        else:
+            raise ConfigError(
+                f"bg_class: {one} is not one of the {len(classes)} classes, which count from 0; "
+                "without background set []"
+            )
+    return sorted(numbers)
