@@ -19,17 +19,22 @@ COMPONENTS: tuple[str, ...] = (
     "mapper",
     "model",
     "clip_model",
+    "evaluator",
 )
 
 _MODULES: dict[str, str] = {
     "ActionFrameMapper": "mapper",
     "ActionPrediction": "prediction",
+    "ActionSegmentationEvaluator": "evaluator",
     "FACT": "model",
     "FACT_CLIP": "clip_model",
     "FactNetwork": "network",
     "MatchCriterion": "criterion",
     "Segments": "segments",
     "SplitFile": "layout",
+    "Timeline": "timeline",
+    "save_timeline": "timeline_drawing",
+    "write_segments": "segments_csv",
 }
 
 __getattr__, __dir__ = lazy_exports(__name__, _MODULES)

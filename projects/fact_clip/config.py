@@ -27,6 +27,7 @@ def add_config(cfg: CfgNode) -> None:
     cfg.Loss = _loss()
     cfg.TM = _time_masking()
     cfg.CLIP = _clip()
+    cfg.TEST.ACTIONS = _test()
 
 
 def _fact() -> CfgNode:
@@ -129,4 +130,10 @@ def _clip() -> CfgNode:
     node.calibration_set = ""  # data set on whose videos gamma is chosen when training ends
     node.smoothing = "none"  # of the zero-shot labels: none, segments, median or viterbi
     node.min_duration = 1  # frames of a segment at least (median, viterbi)
+    return node
+
+
+def _test() -> CfgNode:
+    node = CfgNode()
+    node.NUM_PICTURES = -1  # videos of a data set that are drawn as timelines; -1: all
     return node
