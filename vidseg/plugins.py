@@ -1,7 +1,9 @@
 """Projects (plugins): found without importing them, imported only when something needs them.
 
 A plugin is a Python package (or module). Its import is light: it may offer ``add_config(cfg)`` and
-``COMPONENTS``, the names of submodules whose import registers components. It is found in a
+``COMPONENTS``, the names of submodules whose import registers components. So that configs of a
+published system load unchanged, it may offer ``translate(assignments)`` with ``TRANSLATED_KEYS``,
+those which that replaces, and ``WITHOUT_EFFECT``, those which are dropped. It is found in a
 ``projects`` folder of the checkout or the installed package, through the entry-point group
 ``vidseg.projects``, by a path or module name given by the user, or in ``VIDSEG_PLUGINS``.
 """

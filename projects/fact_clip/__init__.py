@@ -10,8 +10,9 @@ from __future__ import annotations
 from vidseg.plugins import lazy_exports
 
 from .config import add_config
+from .published import TRANSLATED_KEYS, WITHOUT_EFFECT, translate
 
-__all__ = ["COMPONENTS", "add_config"]
+__all__ = ["COMPONENTS", "TRANSLATED_KEYS", "WITHOUT_EFFECT", "add_config", "translate"]
 
 # First the data: a component that fails leaves out those after it.
 COMPONENTS: tuple[str, ...] = (

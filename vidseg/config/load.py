@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import vidseg.projects
 from vidseg import plugins as plugin_finder
 from vidseg.config.defaults import CONFIG_VERSION, get_cfg
 from vidseg.config.node import CfgNode, leaves, unknown_key
-from vidseg.config.published import PUBLISHED, asks_for_more, describe
+from vidseg.config.published import PUBLISHED, WithoutEffect, asks_for_more, describe
 from vidseg.config.source import Assignment, read_file, read_overrides
 from vidseg.config.values import coerce
 from vidseg.errors import ConfigError, UserError
@@ -34,7 +35,9 @@ def load_config(
     """Gives the core's keys, those of the plugins in use, then the file, then the overrides.
 
     The plugin whose folder holds the file and those named are loaded at once; others are looked
-    at only when a key is missing. Published keys without effect are accepted and reported.
+    at only when a key is missing. Published keys without effect are accepted and reported; where
+    a published system names and counts things in another way, its project's ``translate`` puts
+    the assignments in terms of keys that exist.
 
     Args:
         path: YAML file, possibly with ``_BASE_``; None for the defaults alone.
@@ -51,8 +54,7 @@ def load_config(
     builder = _Builder(plugins)
     if file is not None and (owner := plugin_finder.plugin_for_config(file)):
         builder.adopt(owner)
-    for item in [*items, *override_items]:
-        builder.assign(item)
+    builder.assign_all([*items, *override_items])
     return builder.finish()
 
 
@@ -62,7 +64,8 @@ class _Builder:
     def __init__(self, plugins: Sequence[str]) -> None:
         self.cfg = get_cfg()
         self.ignored: dict[str, Any] = {}
-        self.adopted: set[str] = set()
+        self.without_effect = dict(PUBLISHED)
+        self.adopted: dict[str, ModuleType] = {}
         self.failures: list[str] = []
         self.set_in: dict[str, str] = {}
         for name in plugins:
@@ -71,27 +74,35 @@ class _Builder:
     def adopt(self, name: str) -> None:
         module = plugin_finder.declare(name)
         if module.__name__ not in self.adopted:
-            self.cfg = _with_keys(self.cfg, module, name)
-            self.adopted.add(module.__name__)
+            self._take(module, _with_keys(self.cfg, module, name))
+
+    def assign_all(self, items: list[Assignment]) -> None:
+        for item in items:
+            self._make_known(item.key)
+        for module in self.adopted.values():
+            if not _translated_keys(module).isdisjoint(item.key for item in items):
+                items = module.translate(items)
+        for item in items:
+            self.assign(item)
 
     def assign(self, item: Assignment) -> None:
-        if not self.cfg.has(item.key) and not _is_published(item.key):
-            self._adopt_owner_of(item)
+        self._make_known(item.key)
         if self.cfg.has(item.key):
             self.cfg.assign(item)
             self._replace_by(item)
-        elif item.key in PUBLISHED:
-            default = PUBLISHED[item.key].default
+        elif item.key in self.without_effect:
+            default = self.without_effect[item.key].default
             self.ignored[item.key] = coerce(item.key, item.value, default, item.source)
-        elif not _is_published(item.key) or item.value not in (None, {}):
+        elif not self._is_published(item.key) or item.value not in (None, {}):
             raise self._unknown(item)
 
     def finish(self) -> CfgNode:
         if self.cfg.VERSION != CONFIG_VERSION:
             raise ConfigError(f"VERSION {self.cfg.VERSION} is not known, only {CONFIG_VERSION} is")
-        changed = [key for key, value in self.ignored.items() if asks_for_more(key, value)]
+        known = self.without_effect
+        changed = [key for key, value in self.ignored.items() if asks_for_more(key, value, known)]
         if changed:
-            logger.warning("%s", describe(changed))
+            logger.warning("%s", describe(changed, known))
         return self.cfg
 
     def _replace_by(self, item: Assignment) -> None:
@@ -101,8 +112,10 @@ class _Builder:
         if self.set_in.get(other, item.file) != item.file:
             self.cfg.assign(Assignment(other, get_cfg().lookup(other), item.file, item.line))
 
-    def _adopt_owner_of(self, item: Assignment) -> None:
-        """Looks through the plugins not in use for one that has the key."""
+    def _make_known(self, key: str) -> None:
+        """Looks through the plugins not in use for one that has the key, if none in use has."""
+        if self.cfg.has(key) or self._is_published(key) or self._is_translated(key):
+            return
         for name in plugin_finder.discover():
             try:
                 module = plugin_finder.declare(name)
@@ -112,28 +125,50 @@ class _Builder:
             except UserError as error:
                 self.failures.append(str(error))
                 continue
-            if grown.has(item.key):
-                self.cfg = grown
-                self.adopted.add(module.__name__)
+            if grown.has(key) or key in _translated_keys(module) or key in _without_effect(module):
+                self._take(module, grown)
                 return
 
+    def _take(self, module: ModuleType, grown: CfgNode) -> None:
+        self.cfg = grown
+        self.adopted[module.__name__] = module
+        self.without_effect.update(_without_effect(module))
+
+    def _is_published(self, key: str) -> bool:
+        known = self.without_effect
+        return key in known or any(name.startswith(f"{key}.") for name in known)
+
+    def _is_translated(self, key: str) -> bool:
+        return any(key in _translated_keys(module) for module in self.adopted.values())
+
     def _unknown(self, item: Assignment) -> ConfigError:
-        known = [key for key, _ in leaves(self._all_keys())]
-        error = unknown_key(item, known, list(PUBLISHED))
+        cfg, others = self._all_keys()
+        error = unknown_key(item, [key for key, _ in leaves(cfg)], others)
         if not self.failures:
             return error
         return ConfigError("; ".join([str(error), *dict.fromkeys(self.failures)]))
 
-    def _all_keys(self) -> CfgNode:
-        """Gives the config with the keys of every plugin that works, for suggestions."""
-        cfg = self.cfg
+    def _all_keys(self) -> tuple[CfgNode, list[str]]:
+        """Gives the config with the keys of every plugin that works, and published keys."""
+        cfg, others = self.cfg, list(PUBLISHED)
         for name in plugin_finder.discover():
             try:
                 module = plugin_finder.declare(name)
                 cfg = cfg if module.__name__ in self.adopted else _with_keys(cfg, module, name)
+                others += [*_translated_keys(module), *_without_effect(module)]
             except UserError:
                 continue
-        return cfg
+        return cfg, others
+
+
+def _translated_keys(module: ModuleType) -> frozenset[str]:
+    """Gives the keys that the plugin's ``translate(assignments) -> assignments`` replaces."""
+    return frozenset(getattr(module, "TRANSLATED_KEYS", ()))
+
+
+def _without_effect(module: ModuleType) -> Mapping[str, WithoutEffect]:
+    """Gives the published keys that the plugin accepts and drops."""
+    return getattr(module, "WITHOUT_EFFECT", {})
 
 
 def _with_keys(cfg: CfgNode, module: Any, name: str) -> CfgNode:
@@ -148,10 +183,6 @@ def _with_keys(cfg: CfgNode, module: Any, name: str) -> CfgNode:
             f"plugin '{name}' failed in add_config: {type(error).__name__}: {error}"
         ) from error
     return grown
-
-
-def _is_published(key: str) -> bool:
-    return key in PUBLISHED or any(known.startswith(f"{key}.") for known in PUBLISHED)
 
 
 def _find_file(path: Path) -> Path:

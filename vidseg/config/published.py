@@ -1,12 +1,13 @@
 """Keys of published configs that have no effect here, with their published defaults.
 
 Configs of detectron2, Mask2Former, DVIS and DVIS-DAQ load unchanged: these keys are accepted and
-checked, then dropped, and a value that differs from the published default is reported once.
+checked, then dropped, and a value that differs from the published default is reported once. A
+project adds those of its own published system by ``WITHOUT_EFFECT``, of the same form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -222,17 +223,17 @@ _AS_DONE: dict[str, Any] = {
 }
 
 
-def asks_for_more(key: str, value: Any) -> bool:
+def asks_for_more(key: str, value: Any, known: Mapping[str, WithoutEffect] = PUBLISHED) -> bool:
     """Tells whether a key without effect was set to something that will not happen."""
-    usual = [PUBLISHED[key].default, *([_AS_DONE[key]] if key in _AS_DONE else [])]
+    usual = [known[key].default, *([_AS_DONE[key]] if key in _AS_DONE else [])]
     return _as_lists(value) not in map(_as_lists, usual)
 
 
-def describe(keys: Iterable[str]) -> str:
+def describe(keys: Iterable[str], known: Mapping[str, WithoutEffect] = PUBLISHED) -> str:
     """Gives one sentence about keys that were set and have no effect, grouped by the reason."""
     by_reason: dict[str, list[str]] = {}
     for key in keys:
-        by_reason.setdefault(PUBLISHED[key].reason, []).append(key)
+        by_reason.setdefault(known[key].reason, []).append(key)
     groups = [f"{', '.join(names)} ({reason})" for reason, names in by_reason.items()]
     return f"config keys without effect: {'; '.join(groups)}"
 
