@@ -41,6 +41,9 @@ def _fact() -> CfgNode:
     node.trans = False  # the transcript (classes of the segments in order) is an input
     node.fpos = True  # sinusoidal positions of frames
     node.cmr = 0.3  # share of the input channels that training masks in a whole video
+    node.noise = 0.0  # standard deviation of noise on the features in training, once standardised
+    node.warp = 0.0  # bound of the logarithm of the speed at which training plays a video
+    node.segment_warp = 0.0  # and of the speed of each of its segments
     node.mwt = 0.1  # weight of the frame branch when branches are merged, in [0, 1]
     node.verb_noun = ""  # csv file with verb and noun of each class: separate heads (Epic-Kitchens)
     return node

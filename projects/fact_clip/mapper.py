@@ -14,6 +14,8 @@ from vidseg.data import DATASET_MAPPER_REGISTRY, DatasetCatalog, Record, Records
 from vidseg.data.mappers import Sample
 from vidseg.errors import ConfigError, DataError
 
+from .warping import warp_frames
+
 __all__ = ["IGNORED", "ActionFrameMapper", "sample_labels"]
 
 IGNORED = -100
@@ -29,11 +31,13 @@ class ActionFrameMapper(SequenceMapper):
         num_frames: length of a crop in sampled frames; 0 takes videos whole.
         is_train: whether labels are required; samples for tests have ``full_labels`` too.
         drop_columns: numbers of the features that are set to 0, so that no model sees them.
+        warp: speeds at which training plays a video, see ``warping.warp_frames``.
+        segment_warp: and each of its segments.
         category_map: class of the model by class of the record, -1 to ignore the frame.
 
     Raises:
-        ConfigError: if ``sampling_rate`` is less than 1, or ``num_frames`` or a number of a column
-            negative.
+        ConfigError: if ``sampling_rate`` is less than 1, or ``num_frames``, a number of a column or
+            a warp negative.
     """
 
     num_classes_key = "FACT.n_classes"
@@ -46,16 +50,22 @@ class ActionFrameMapper(SequenceMapper):
         num_frames: int = 0,
         is_train: bool = False,
         drop_columns: tuple[int, ...] = (),
+        warp: float = 0.0,
+        segment_warp: float = 0.0,
         category_map: np.ndarray | None = None,
     ) -> None:
         if sampling_rate < 1:
             raise ConfigError(f"sr is {sampling_rate}; give 1 to take every frame, 2 every second")
         if any(column < 0 for column in drop_columns):
             raise ConfigError(f"FACT.drop_columns is {list(drop_columns)}; numbers count from 0")
+        for key, value in (("warp", warp), ("segment_warp", segment_warp)):
+            if value < 0:
+                raise ConfigError(f"FACT.{key} is {value}; give 0 for none, or up to about 1")
         super().__init__(num_frames=num_frames * sampling_rate, category_map=category_map)
         self.sampling_rate = sampling_rate
         self.is_train = is_train
         self.drop_columns = list(drop_columns)
+        self.warp, self.segment_warp = warp, segment_warp
 
     @classmethod
     def from_config(
@@ -67,6 +77,8 @@ class ActionFrameMapper(SequenceMapper):
             "sampling_rate": cfg.sr,
             "is_train": is_train,
             "drop_columns": tuple(cfg.FACT.drop_columns),
+            "warp": cfg.FACT.warp if is_train else 0.0,
+            "segment_warp": cfg.FACT.segment_warp if is_train else 0.0,
         }
 
     def select(self, records: Records, name: str, *, drop_empty: bool) -> list[Record]:
@@ -117,7 +129,19 @@ class ActionFrameMapper(SequenceMapper):
                 sample["labels"] = sample_labels(sample["labels"], rate)
             if "frame_rate" in sample:
                 sample["frame_rate"] /= rate
+        if self.warp or self.segment_warp:
+            self._warp(sample, rng)
         return sample
+
+    def _warp(self, sample: Sample, rng: np.random.Generator) -> None:
+        labels = sample["labels"].numpy()
+        frames = torch.from_numpy(
+            warp_frames(labels, whole=self.warp, segment=self.segment_warp, rng=rng)
+        )
+        for key in ("features", "labels", "mask"):
+            if key in sample:
+                sample[key] = sample[key][frames]
+        sample["frame_indices"] = [sample["frame_indices"][frame] for frame in frames.tolist()]
 
     def _labels(self, labels: Any) -> torch.Tensor:
         numbers = super()._labels(labels)

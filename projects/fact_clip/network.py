@@ -100,6 +100,8 @@ class FactNetwork(nn.Module):
         spans = self.settings.time_masking
         if spans is not None:
             features = mask_time(features, span=spans.t, share=spans.p, count=spans.m)
+        if self.settings.noise:
+            features = features + self.settings.noise * torch.randn_like(features)
         return features
 
     def _tokens(self, transcript: Tensor | None) -> tuple[Tensor, Tensor | None]:

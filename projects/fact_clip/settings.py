@@ -79,6 +79,7 @@ class FactSettings:
         trans: the transcript is an input.
         fpos: sinusoidal positions of frames.
         cmr: share of the input channels that training drops.
+        noise: standard deviation of the noise that training adds to the features.
         mwt: weight of the frame branch in the merged prediction.
         time_masking: None if off.
     """
@@ -88,6 +89,7 @@ class FactSettings:
     trans: bool = False
     fpos: bool = True
     cmr: float = 0.3
+    noise: float = 0.0
     mwt: float = 0.1
     time_masking: TimeMasking | None = None
 
@@ -105,6 +107,7 @@ def settings_of(cfg: CfgNode, token_channels: int, *, kinds: str = "iuU") -> Fac
     """
     fact = cfg.FACT
     _require(0 <= fact.cmr < 1, f"FACT.cmr is {fact.cmr}; it must be 0 or more and below 1")
+    _require(fact.noise >= 0, f"FACT.noise is {fact.noise}; it cannot be negative")
     _require(0 <= fact.mwt <= 1, f"FACT.mwt is {fact.mwt}; it must lie within 0 to 1")
     _require(fact.trans or fact.ntoken >= 1, f"FACT.ntoken is {fact.ntoken}; it must be 1 or more")
     _check_block_string(fact.block, kinds)
@@ -118,6 +121,7 @@ def settings_of(cfg: CfgNode, token_channels: int, *, kinds: str = "iuU") -> Fac
         trans=fact.trans,
         fpos=fact.fpos,
         cmr=fact.cmr,
+        noise=fact.noise,
         mwt=fact.mwt,
         time_masking=_time_masking(cfg.TM),
     )
