@@ -203,6 +203,7 @@ class ActionSegmenter(FactNetwork):
 
     def _run(self, sample: Sample) -> VideoRun:
         with naming_video(sample):
+            features = self._features(sample)
             labels = self.read_labels(sample)
             if labels is None:
                 raise ValueError("there are no labels to train on")
@@ -211,18 +212,19 @@ class ActionSegmenter(FactNetwork):
             if transcript is not None and not len(transcript):
                 # Any token will do: no loss asks anything of it.
                 transcript = transcript.new_zeros(1)
-            return VideoRun(sample, self.run_blocks(self._features(sample), transcript), targets)
+            return VideoRun(sample, self.run_blocks(features, transcript), targets)
 
     @torch.no_grad()
     def _predict(self, sample: Sample) -> ActionPrediction:
         transcript = None
         with naming_video(sample):
+            features = self._features(sample)
             if self.settings.trans:
                 labels = self.read_labels(sample)
                 if labels is None:
                     raise ValueError("FACT.trans is on: labels are needed, as the transcript")
                 transcript = VideoTargets.of(labels.to(self.device)).transcript
-            blocks = self.run_blocks(self._features(sample), transcript)
+            blocks = self.run_blocks(features, transcript)
         return self.predict_video(sample, blocks, transcript)
 
     def _features(self, sample: Sample) -> Tensor:
