@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -168,6 +169,22 @@ class ActionSegmenter(FactNetwork):
         """Gives weighted losses of a batch beyond those of the criterion."""
         return {}
 
+    def run_sample(self, sample: Sample) -> tuple[list[BlockOutput], Tensor | None]:
+        """Gives what every block gives of a video, and the transcript if it is an input.
+
+        Raises:
+            DataError: if the video cannot be used; names it.
+        """
+        transcript = None
+        with naming_video(sample):
+            features = self._features(sample)
+            if self.settings.trans:
+                labels = self.read_labels(sample)
+                if labels is None:
+                    raise ValueError("FACT.trans is on: labels are needed, as the transcript")
+                transcript = VideoTargets.of(labels.to(self.device)).transcript
+            return self.run_blocks(features, transcript), transcript
+
     def predict_video(
         self, sample: Sample, blocks: list[BlockOutput], transcript: Tensor | None
     ) -> ActionPrediction:
@@ -179,6 +196,17 @@ class ActionSegmenter(FactNetwork):
             transcript: ``(S,)`` int64, if it was an input.
         """
         return predict(blocks[-1], self.settings.mwt, transcript)
+
+    def write_prediction(self, folder: Path, sample: Sample, prediction: ActionPrediction) -> str:
+        """Writes what shows a prediction, ``timeline.png`` and ``segments.csv``.
+
+        Returns:
+            What was found, for the reader of a command's output.
+        """
+        from .view import write_view
+
+        names = self.classes or [f"class {number}" for number in range(self.n_classes)]
+        return write_view(folder, sample, prediction, names, self.criterion.bg_class)
 
     @torch.no_grad()
     def at_iteration(self, iteration: int, max_iter: int, batches: Batches) -> bool:
@@ -216,15 +244,7 @@ class ActionSegmenter(FactNetwork):
 
     @torch.no_grad()
     def _predict(self, sample: Sample) -> ActionPrediction:
-        transcript = None
-        with naming_video(sample):
-            features = self._features(sample)
-            if self.settings.trans:
-                labels = self.read_labels(sample)
-                if labels is None:
-                    raise ValueError("FACT.trans is on: labels are needed, as the transcript")
-                transcript = VideoTargets.of(labels.to(self.device)).transcript
-            blocks = self.run_blocks(features, transcript)
+        blocks, transcript = self.run_sample(sample)
         return self.predict_video(sample, blocks, transcript)
 
     def _features(self, sample: Sample) -> Tensor:
