@@ -19,6 +19,7 @@ COMPONENTS: tuple[str, ...] = (
     "public_sets",
     "mapper",
     "model",
+    "verb_noun",
     "clip_model",
     "evaluator",
 )
@@ -28,12 +29,14 @@ _MODULES: dict[str, str] = {
     "ActionPrediction": "prediction",
     "ActionSegmentationEvaluator": "evaluator",
     "FACT": "model",
+    "FACTVerbNoun": "verb_noun",
     "FACT_CLIP": "clip_model",
     "FactNetwork": "network",
     "MatchCriterion": "criterion",
     "Segments": "segments",
     "SplitFile": "layout",
     "Timeline": "timeline",
+    "VerbNounPairs": "verb_noun_pairs",
     "save_timeline": "timeline_drawing",
     "write_segments": "segments_csv",
 }

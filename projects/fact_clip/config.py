@@ -45,7 +45,9 @@ def _fact() -> CfgNode:
     node.warp = 0.0  # bound of the logarithm of the speed at which training plays a video
     node.segment_warp = 0.0  # and of the speed of each of its segments
     node.mwt = 0.1  # weight of the frame branch when branches are merged, in [0, 1]
-    node.verb_noun = ""  # csv file with verb and noun of each class: separate heads (Epic-Kitchens)
+    # Verb and noun of each class, for META_ARCHITECTURE FACTVerbNoun: a csv file with the columns
+    # class, verb and noun, or a folder with verb_mapping.txt and noun_mapping.txt
+    node.verb_noun = ""
     return node
 
 
