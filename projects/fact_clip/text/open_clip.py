@@ -110,7 +110,7 @@ class OpenCLIP(TextEncoder):
             return self.file
         tags = library.list_pretrained_tags_by_model(self._name)
         if self._tag not in tags:
-            close = ", ".join(nearest(self._tag, tags) or tags) or "none; give CLIP.text_file"
+            close = ", ".join(nearest(self._tag, tags) or tags[:3]) or "none; give CLIP.text_file"
             raise ConfigError(
                 f"CLIP.text_model {self.model}: {self._name} has no weights {self._tag!r}; "
                 f"nearest: {close}"

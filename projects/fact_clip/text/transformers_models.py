@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from vidseg.errors import DataError
@@ -32,17 +33,26 @@ def load_transformers(source: str, model_class: str, provider: str) -> tuple[Any
         DataError: if files are missing, damaged or of another kind of model.
     """
     library = import_library("transformers", provider)
+    folder = Path(source)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise DataError(f"{source} is no folder of a model: it has no config.json")
     with loading(source, "tokenizer and text model"), _quiet(library):
         tokenizer = library.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model, told = getattr(library, model_class).from_pretrained(
-            source, trust_remote_code=False, weights_only=True, output_loading_info=True
+            source,
+            trust_remote_code=False,
+            weights_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
         )
         missing = [key for key in told["missing_keys"] if not key.startswith(_UNUSED)]
-        missing += [str(entry) for entry in told["mismatched_keys"]]
+        missing += [
+            entry if isinstance(entry, str) else entry[0] for entry in told["mismatched_keys"]
+        ]
         if missing:
             raise DataError(
-                f"{source} holds no {model_class} that can be used: {len(missing)} weights are "
-                f"missing, the first is {sorted(missing)[0]}"
+                f"{source} does not fit {model_class}: {len(missing)} of its weights are missing "
+                f"or of another shape, the first is {min(missing)}"
             )
     return tokenizer, model.float().eval()
 
