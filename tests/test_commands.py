@@ -15,14 +15,18 @@ from vidseg.commands import (
     Failures,
     add_command,
     add_model_options,
+    build_trained,
     load_model_config,
     non_negative,
     parse_command,
     positive,
     split_overrides,
+    use_run,
 )
-from vidseg.errors import ConfigError, DataError
+from vidseg.config import load_config
+from vidseg.errors import ConfigError, DataError, UserError
 
+SMALL = ("MODEL.RQVAE.CODEBOOK_SIZE", "8", "MODEL.RQVAE.NUM_CODEBOOKS", "2")
 CONFIG = Path(__file__).parents[1] / "projects" / "rqvae" / "rqvae.yaml"
 
 
@@ -113,6 +117,44 @@ def test_config_of_the_options() -> None:
     args.overrides = ["SEEED", "5"]
     with pytest.raises(ConfigError, match="SEED"):
         load_model_config(args)
+
+
+def test_a_run_stands_for_config_and_weights(tmp_path: Path) -> None:
+    args = argparse.Namespace(run_dir=None, config_file="f.yaml", weights="")
+    use_run(args)
+    assert (args.config_file, args.weights) == ("f.yaml", "")
+    args.run_dir = tmp_path
+    with pytest.raises(DataError, match=r"is no run: it has no config\.yaml"):
+        use_run(args)
+    (tmp_path / "config.yaml").touch()
+    use_run(args)
+    assert args.config_file == str(tmp_path / "config.yaml")
+    assert args.weights == str(tmp_path / "model_final.pth")
+    args.weights = "other.pth"
+    use_run(args)
+    assert args.weights == "other.pth"
+
+
+def test_models_are_built_with_their_weights(tmp_path: Path) -> None:
+    import torch
+
+    from vidseg.modeling import build_model
+
+    cfg = load_config(CONFIG, ["OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cpu", *SMALL])
+    with pytest.raises(UserError, match="weights"):
+        build_trained(cfg, "")
+    model = build_model(cfg)
+    torch.save({"model": model.state_dict()}, tmp_path / "model_final.pth")
+    built = build_trained(cfg, "")
+    assert not built.training
+    expected = model.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in built.state_dict().items())
+
+    def refuse(model: Any) -> None:
+        raise UserError(f"not {type(model).__name__}")
+
+    with pytest.raises(UserError, match="not DocumentRQVAE"):
+        build_trained(cfg, "", refuse)
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,12 +22,15 @@ __all__ = [
     "Command",
     "Failures",
     "add_command",
+    "add_config_options",
     "add_model_options",
+    "build_trained",
     "load_model_config",
     "non_negative",
     "parse_command",
     "positive",
     "split_overrides",
+    "use_run",
 ]
 
 _CODES = """
@@ -123,18 +126,15 @@ def add_command(commands: Any, name: str, description: str, example: str) -> Any
     )
 
 
-def add_model_options(parser: Any, *, required: bool = True) -> None:
-    """Adds the options that say which model is meant, and the overrides.
+def add_config_options(parser: Any, *, required: bool = True) -> None:
+    """Adds the options that say which config is meant, and the overrides.
 
     Args:
         parser: of a command.
-        required: whether it cannot do without a config.
+        required: whether it cannot do without a config file.
     """
     parser.add_argument(
         "--config-file", required=required, default="", metavar="F", help="yaml file of the model"
-    )
-    parser.add_argument(
-        "--weights", default="", metavar="W", help="weights file (those of the run in OUTPUT_DIR)"
     )
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="P", help="name, module or path; repeat"
@@ -142,8 +142,41 @@ def add_model_options(parser: Any, *, required: bool = True) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config overrides")
 
 
+def add_model_options(parser: Any, *, required: bool = True) -> None:
+    """Adds the options that say which trained model is meant, and the overrides.
+
+    Args:
+        parser: of a command.
+        required: whether it cannot do without a config; if not, ``--run`` may stand for one.
+    """
+    add_config_options(parser, required=required)
+    parser.add_argument(
+        "--weights", default="", metavar="W", help="weights file (those of the run in OUTPUT_DIR)"
+    )
+    if not required:
+        parser.add_argument(
+            "--run", dest="run_dir", type=Path, metavar="DIR", help="a finished run"
+        )
+
+
+def use_run(args: argparse.Namespace) -> None:
+    """Lets ``--run``, if it is given, stand for the config and the weights of the run.
+
+    Raises:
+        DataError: if the folder holds no run.
+    """
+    from vidseg.errors import DataError
+
+    if not args.run_dir:
+        return
+    args.config_file = str(args.run_dir / "config.yaml")
+    args.weights = args.weights or str(args.run_dir / "model_final.pth")
+    if not Path(args.config_file).is_file():
+        raise DataError(f"--run {args.run_dir} is no run: it has no config.yaml")
+
+
 def load_model_config(args: argparse.Namespace) -> CfgNode:
-    """Reads the config that the options of ``add_model_options`` name.
+    """Reads the config that the options of ``add_config_options`` name.
 
     Raises:
         ConfigError: if it is wrong; before anything heavy is imported.
@@ -152,6 +185,29 @@ def load_model_config(args: argparse.Namespace) -> CfgNode:
     from vidseg.config import load_config
 
     return load_config(args.config_file, args.overrides, args.plugin)
+
+
+def build_trained(
+    cfg: CfgNode, weights: str, check: Callable[[Any], object] = lambda model: None
+) -> Any:
+    """Builds the model of a config with trained weights, in eval mode.
+
+    Args:
+        cfg: of the model.
+        weights: file; ``""``: that of ``MODEL.WEIGHTS``, else of the run in ``OUTPUT_DIR``.
+        check: raises if the command cannot do with such a model; called before weights are read.
+
+    Raises:
+        UserError: if there are no weights, or they do not fit.
+    """
+    from vidseg.checkpoint import check_complete, find_run_weights, load_weights
+    from vidseg.modeling import build_model
+
+    file = find_run_weights(weights or cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
+    model: Any = build_model(cfg)
+    check(model)
+    check_complete(load_weights(model, file), model, file)
+    return model.eval()
 
 
 def split_overrides(words: list[str]) -> tuple[list[str], list[str]]:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from vidseg.commands import Failures, add_command, add_model_options, load_model_config
+from vidseg.commands import Failures, add_command, add_model_options, load_model_config, use_run
 
 from .shared import build
 
@@ -28,7 +28,6 @@ def add_parser(commands: Any) -> None:
     """Adds the command."""
     parser = add_command(commands, "report", "Draws what a model does with a data set.", EXAMPLE)
     add_model_options(parser, required=False)
-    parser.add_argument("--run", dest="run_dir", type=Path, metavar="DIR", help="a finished run")
     parser.add_argument("--input", metavar="PATH", help="features (the first of DATASETS.TEST)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="for page and pictures")
     parser.add_argument("--document", default="", metavar="ID", help="to draw (the median one)")
@@ -72,15 +71,12 @@ def _complete(args: argparse.Namespace) -> None:
     Raises:
         UserError: if neither or both of run and config are given, or the run has no config.
     """
-    from vidseg.errors import DataError, UserError
+    from vidseg.errors import UserError
 
     if bool(args.run_dir) == bool(args.config_file):
         raise UserError("report needs either --run DIR or --config-file F")
+    use_run(args)
     if args.run_dir:
-        args.config_file = str(args.run_dir / "config.yaml")
-        args.weights = args.weights or str(args.run_dir / "model_final.pth")
-        if not Path(args.config_file).is_file():
-            raise DataError(f"--run {args.run_dir} is no run: it has no config.yaml")
         args.output = args.output or args.run_dir / "report"
     if not args.output:
         raise UserError("report: --output DIR is needed with --config-file")
