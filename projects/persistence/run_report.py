@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vidseg.errors import DataError
-from vidseg.files import make_folder, read_json, write_atomically
+from vidseg.evaluation.finished_runs import read_run
+from vidseg.files import make_folder, write_atomically
 
 from .pages import Block, Heading, Picture, Table, Text, as_html, as_markdown
 
@@ -99,10 +98,13 @@ def find_runs(folder: Path, on_error: Callable[[DataError], None]) -> list[Run]:
     runs = []
     for path in sorted(folder.rglob("config.yaml")):
         try:
-            run = _read_run(path.parent, folder)
+            found = read_run(path.parent)
         except DataError as error:
             on_error(error)
             continue
+        below = path.parent.relative_to(folder).as_posix()
+        name = below if below != "." else folder.resolve().name
+        run = Run(found.folder, name, found.config, found.metrics)
         if run.config.get("MODEL.META_ARCHITECTURE") == _ARCHITECTURE:
             runs.append(run)
     if not runs:
@@ -130,39 +132,6 @@ def write_report(runs: Sequence[Run], folder: Path, *, num_clips: int = 2) -> Pa
     for name, text in zip(PAGES, texts, strict=True):
         _write(folder / name, text)
     return folder / PAGES[1]
-
-
-def _read_run(folder: Path, root: Path) -> Run:
-    path = folder / "config.yaml"
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-    if not isinstance(config, dict):
-        raise DataError(f"{path} is no config of a run")
-    name = folder.relative_to(root).as_posix() if folder != root else folder.resolve().name
-    return Run(folder, name, dict(_leaves(config)), _read_metrics(folder / "final_metrics.json"))
-
-
-def _read_metrics(path: Path) -> dict[str, dict[str, float]]:
-    if not path.is_file():
-        return {}
-    content = read_json(path)
-    metrics = content.get("metrics") if isinstance(content, dict) else None
-    if not isinstance(metrics, dict) or not all(isinstance(f, dict) for f in metrics.values()):
-        raise DataError(f"{path} holds no metrics; remove it and give the command of the run again")
-    return {
-        dataset: {k: float(v) for k, v in flat.items() if isinstance(v, int | float)}
-        for dataset, flat in metrics.items()
-    }
-
-
-def _leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _page(runs: Sequence[Run], num_clips: int) -> Iterator[Block]:
