@@ -17,6 +17,7 @@ __all__ = ["COMPONENTS", "TRANSLATED_KEYS", "WITHOUT_EFFECT", "add_config", "tra
 # First the data: a component that fails leaves out those after it.
 COMPONENTS: tuple[str, ...] = (
     "public_sets",
+    "actions_synthetic",
     "mapper",
     "model",
     "verb_noun",
