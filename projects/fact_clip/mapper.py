@@ -5,6 +5,8 @@ Shapes: L frames of the video, T frames of the sample (every ``sr``-th), D featu
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from vidseg.data import DATASET_MAPPER_REGISTRY, DatasetCatalog, Record, Records
 from vidseg.data.mappers import Sample
 from vidseg.errors import ConfigError, DataError
 
+from .class_split import held_out_classes
 from .warping import warp_frames
 
 __all__ = ["IGNORED", "ActionFrameMapper", "sample_labels"]
@@ -33,6 +36,8 @@ class ActionFrameMapper(SequenceMapper):
         drop_columns: numbers of the features that are set to 0, so that no model sees them.
         warp: speeds at which training plays a video, see ``warping.warp_frames``.
         segment_warp: and each of its segments.
+        held_out: gives, of the names of all classes, the numbers of those whose videos are not
+            trained on; none if left out.
         category_map: class of the model by class of the record, -1 to ignore the frame.
 
     Raises:
@@ -52,6 +57,7 @@ class ActionFrameMapper(SequenceMapper):
         drop_columns: tuple[int, ...] = (),
         warp: float = 0.0,
         segment_warp: float = 0.0,
+        held_out: Callable[[Sequence[str]], frozenset[int]] | None = None,
         category_map: np.ndarray | None = None,
     ) -> None:
         if sampling_rate < 1:
@@ -66,6 +72,7 @@ class ActionFrameMapper(SequenceMapper):
         self.is_train = is_train
         self.drop_columns = list(drop_columns)
         self.warp, self.segment_warp = warp, segment_warp
+        self.held_out = held_out
 
     @classmethod
     def from_config(
@@ -79,13 +86,14 @@ class ActionFrameMapper(SequenceMapper):
             "drop_columns": tuple(cfg.FACT.drop_columns),
             "warp": cfg.FACT.warp if is_train else 0.0,
             "segment_warp": cfg.FACT.segment_warp if is_train else 0.0,
+            "held_out": partial(held_out_classes, cfg) if is_train else None,
         }
 
     def select(self, records: Records, name: str, *, drop_empty: bool) -> list[Record]:
-        """Gives the records to train on: all of them.
+        """Gives the records to train on: all of them, but for those that show a held out class.
 
         Raises:
-            DataError: if one has no labels.
+            DataError: if one has no labels, or none is left.
         """
         for record in records:
             if "labels" not in record:
@@ -93,7 +101,16 @@ class ActionFrameMapper(SequenceMapper):
                 raise DataError(
                     f"{place}: the video {record['video_id']!r} has no frame labels to train on"
                 )
-        return list(records)
+        if self.held_out is None:
+            return list(records)
+        held_out = self.held_out(DatasetCatalog.metadata(name).classes)
+        kept = [record for record in records if held_out.isdisjoint(record["labels"])]
+        if records and not kept:
+            raise DataError(
+                f"{name}: every video shows a class of CLIP.unseen or CLIP.pseudo_unseen, so that "
+                "CLIP.unseen_mode drop leaves none to train on; use mask, or hold out fewer"
+            )
+        return kept
 
     def __call__(self, record: Record, rng: np.random.Generator) -> Sample:
         """Makes a sample.
