@@ -8,7 +8,7 @@ The transcript of a video comes from a grammar (see ``actions_grammar``). A verb
 part periodic, in a space of its own, a noun a point in another that wanders a little; features are
 a smooth function of both. Hands hide the object at times, neighbouring steps run into each other,
 every video has a style (offset and gain per feature), and noise lasts over a few frames. So a
-single frame tells the class in two cases of three, while what stands before and after it settles
+single frame tells the class in three cases of four, while what stands before and after settles
 it; and the parts of a class that was never seen are known from others.
 
 Shapes: T frames, D features per frame.
@@ -51,7 +51,7 @@ _HIDDEN_FRAMES = (4, 12)
 _BLUR = np.hanning(7)[1:-1] / np.hanning(7)[1:-1].sum()
 _STYLE_OFFSET = 0.25
 _STYLE_GAIN = 0.15
-_NOISE = 1.6
+_NOISE = 1.5
 _NOISE_MEMORY = 0.3  # correlation of the noise of neighbouring frames
 
 _logger = logging.getLogger(__name__)
