@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,7 @@ class TextAlignment(nn.Module):
         self.register_buffer("chosen_gamma", torch.tensor(math.nan))
         self.register_buffer("text_embeddings", torch.empty(0), persistent=False)
         self.names: list[str] = []
+        self._baseline: list[FeatureProjection] = []
         self.set_text_embeddings(text_embeddings, split.classes)
 
     @property
@@ -149,9 +151,10 @@ class TextAlignment(nn.Module):
         seen = self.seen[numbers] if seen_mask is None else seen_mask.bool().cpu()
         if len(seen) != len(numbers):
             raise ValueError(f"seen_mask has {len(seen)} values for {len(numbers)} candidates")
-        return match_texts(
+        texts = self.text_embeddings[numbers]
+        found = match_texts(
             self.projections[-1](features).float(),
-            self.text_embeddings[numbers],
+            texts,
             [self.names[number] for number in numbers],
             seen,
             gamma=self.gamma if gamma is None else gamma,
@@ -160,6 +163,21 @@ class TextAlignment(nn.Module):
             min_duration=self.settings.min_duration,
             runs=runs,
         )
+        if bool(seen.all()) or not bool(seen.any()):
+            return found
+        untrained = self._untrained(features)(features.float()) @ texts.t()
+        return replace(found, untrained=untrained.cpu())
+
+    def _untrained(self, features: Tensor) -> FeatureProjection:
+        """Gives a projection as training would start from; no part of the checkpoint."""
+        if not self._baseline:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                fresh = FeatureProjection(
+                    features.shape[1], self.embed_dim, hidden_dim=self.settings.proj_hidden
+                )
+            self._baseline.append(fresh.eval())
+        return self._baseline[0].to(features.device)
 
     def _numbers(self, candidates: Sequence[int | str] | None) -> list[int]:
         if candidates is None:

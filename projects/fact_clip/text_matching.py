@@ -28,6 +28,8 @@ class ZeroShot:
         candidates: K names.
         gamma: what seen candidates had to be better by.
         seen: ``(K,)`` bool, whether training saw labels of a candidate.
+        untrained: ``(T, K)`` float32, cosines of a projection that was never trained, to compare
+            with; None if not asked for.
     """
 
     labels: Tensor
@@ -36,6 +38,7 @@ class ZeroShot:
     candidates: list[str]
     gamma: float
     seen: Tensor
+    untrained: Tensor | None = None
 
 
 def match_texts(

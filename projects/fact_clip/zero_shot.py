@@ -37,6 +37,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _NONE = -1
+_Pair = tuple[Mapping[str, Any], Ints]  # what was encoded of a video, and its truth
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,10 @@ def encode_zero_shot(zero_shot: ZeroShot) -> dict[str, Any]:
         encoded[name] = group[places].tolist()
         scores.append(np.take_along_axis(cosine[:, group], places[:, None], 1)[:, 0])
     encoded["margin"] = (scores[0].astype(np.float64) - scores[1]).tolist()
+    if zero_shot.untrained is not None:
+        untrained, unseen = zero_shot.untrained.numpy(), numbers["best_unseen"]
+        encoded["untrained"] = untrained.argmax(1).tolist()
+        encoded["untrained_unseen"] = unseen[untrained[:, unseen].argmax(1)].tolist()
     return encoded
 
 
@@ -221,8 +226,9 @@ def zero_shot_scores(
     ``seen``, ``unseen`` and their harmonic mean ``H`` are those of the labels at the model's gamma;
     ``*_gamma0`` those without calibration; ``*_best`` those at the gamma that suits these very
     videos best, an upper bound. ``unseen_only`` takes the unseen classes as the only candidates
-    (conventional zero-shot), beside ``chance_unseen_only``. ``Edit`` and ``F1`` of a group take all
-    other classes as background. A closed-set model has ``unseen`` 0 and ``H`` 0 by construction.
+    (conventional zero-shot), beside ``chance_unseen_only``. ``*_untrained`` are those of raw text
+    matching, by a projection that was never trained. ``Edit`` and ``F1`` of a group take all other
+    classes as background. A closed-set model has ``unseen`` 0 and ``H`` 0 by construction.
 
     Args:
         videos: what ``encode_zero_shot`` gave, and the truth ``(L,)``, of each.
@@ -239,13 +245,8 @@ def zero_shot_scores(
     first = pairs[0][0]
     seen, unseen = groups_of(first, classes, background)
     frames = FrameScores.joined([frame_scores(*pair, classes) for pair in pairs])
-    labels = [
-        stretch(label_ids(encoded["labels"], encoded["candidates"], classes), len(truth))
-        for encoded, truth in pairs
-    ]
-    joined = np.concatenate(
-        [own[truth >= 0] for own, (_, truth) in zip(labels, pairs, strict=True)]
-    )
+    labels = _stretched("labels", pairs, classes)
+    joined = _joined(labels, pairs)
     curve = stacking_curve(frames, seen, unseen)
     metrics = {
         **_accuracies(frames.truth, joined, seen, unseen, ""),
@@ -260,9 +261,29 @@ def zero_shot_scores(
         "unseen_only": group_accuracy(frames.truth, frames.best_unseen, unseen),
         "chance_unseen_only": 100 / len(unseen) if unseen else float("nan"),
     }
+    if all("untrained" in encoded for encoded, _ in pairs):
+        raw, only = (
+            _joined(_stretched(name, pairs, classes), pairs)
+            for name in ("untrained", "untrained_unseen")
+        )
+        metrics.update(_accuracies(frames.truth, raw, seen, unseen, "_untrained"))
+        metrics["unseen_only_untrained"] = group_accuracy(frames.truth, only, unseen)
     for name, group in (("seen", seen), ("unseen", unseen)):
         metrics.update(_segment_scores(labels, pairs, group, len(classes), name))
     return metrics
+
+
+def _stretched(name: str, pairs: Sequence[_Pair], classes: Sequence[str]) -> list[Ints]:
+    """Gives labels of every video as classes of the data set, at the rate of its truth."""
+    return [
+        stretch(label_ids(encoded[name], encoded["candidates"], classes), len(truth))
+        for encoded, truth in pairs
+    ]
+
+
+def _joined(labels: Sequence[Ints], pairs: Sequence[_Pair]) -> Ints:
+    """Puts labels of the frames that have a truth together."""
+    return np.concatenate([own[truth >= 0] for own, (_, truth) in zip(labels, pairs, strict=True)])
 
 
 def _accuracies(
@@ -275,7 +296,7 @@ def _accuracies(
 
 def _segment_scores(
     labels: Sequence[Ints],
-    pairs: Sequence[tuple[Mapping[str, Any], Ints]],
+    pairs: Sequence[_Pair],
     group: Collection[int],
     num_classes: int,
     name: str,

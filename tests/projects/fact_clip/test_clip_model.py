@@ -261,3 +261,18 @@ def test_labels_of_predictions_are_numpy_ready() -> None:
     assert found.labels.numpy().dtype == np.int64
     assert found.cosine.dtype == torch.float32
     assert found.cosine.device.type == "cpu"
+
+
+def test_untrained_projection_stands_beside_a_trained_one() -> None:
+    model = build("CLIP.unseen", ["cut_milk"]).eval()
+    keys = list(model.state_dict())
+    before = model([video()])[0].zero_shot
+    assert model.alignment is not None
+    for parameter in model.alignment.projections.parameters():
+        torch.nn.init.normal_(parameter)
+    after = model([video()])[0].zero_shot
+    assert not torch.allclose(before.cosine, after.cosine)
+    torch.testing.assert_close(before.untrained, after.untrained)
+    assert before.untrained.shape == (40, 5)
+    assert list(model.state_dict()) == keys
+    assert model.eval_with_clip(video(), ["cut_milk"]).untrained is None

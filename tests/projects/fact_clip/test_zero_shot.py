@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -158,6 +159,18 @@ def test_scores_of_a_data_set_are_those_of_all_its_frames() -> None:
     assert scores["unseen_only"] == pytest.approx(conventional)
     assert scores["chance_unseen_only"] == 50
     assert scores["H_best"] >= max(scores["H"], scores["H_gamma0"])
+
+
+def test_untrained_matching_is_scored_likewise() -> None:
+    labels = [1, 1, 3, 3, 4, 4]
+    cosine = F.one_hot(torch.tensor(labels), 5).float()
+    raw = torch.tensor([[0, 1, 0, 0, 0.5]] * 3 + [[0, 0, 0, 1, 0.5]] * 3).float()
+    zero_shot = replace(predicted(labels, cosine), untrained=raw)
+    scores = zero_shot_scores([(encode_zero_shot(zero_shot), np.array(labels))], CLASSES, [0])
+    assert (scores["seen"], scores["unseen"]) == (100, 100)
+    assert (scores["seen_untrained"], scores["unseen_untrained"]) == (100, 25)
+    assert scores["H_untrained"] == pytest.approx(40)
+    assert scores["unseen_only_untrained"] == pytest.approx(25)
 
 
 def test_group_metrics_take_other_classes_as_background() -> None:
