@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from vidseg.collectives import is_main
 from vidseg.errors import ConfigError, UserError
@@ -15,7 +14,7 @@ from vidseg.evaluation.report import write_metrics, write_text
 
 from .background import background_classes
 from .evaluator_report import Report, class_csv, format_report, video_csv
-from .segments_csv import write_segments
+from .segments_csv import FOLDER, write_segments
 from .split_scores import SplitScores
 from .timeline import MERGED, TRUTH, ZERO_SHOT, Timeline
 from .timeline_drawing import save_timeline
@@ -138,7 +137,7 @@ class ActionSegmentationEvaluator(Evaluator):
         matched = []
         for result in results.values():
             timeline = Timeline.from_json(result, self._classes, self._background)
-            write_segments(self._path("segments", timeline, "csv"), timeline)
+            write_segments(timeline.path_in(self._output_dir / FOLDER, "csv"), timeline)
             split.add(timeline)
             if _COSINES in result and TRUTH in timeline.rows:
                 matched.append((result[_COSINES], timeline.rows[TRUTH]))
@@ -169,9 +168,5 @@ class ActionSegmentationEvaluator(Evaluator):
             if self._num_drawn >= self._num_pictures:
                 return False
             self._num_drawn += 1
-        save_timeline(self._path("timelines", timeline, "png"), timeline)
+        save_timeline(timeline.path_in(self._output_dir / "timelines", "png"), timeline)
         return True
-
-    def _path(self, folder: str, timeline: Timeline, suffix: str) -> Path:
-        name = quote(timeline.name, safe=" ")  # some data sets have paths as ids
-        return self._output_dir / folder / f"{name}.{suffix}"

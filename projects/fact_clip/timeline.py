@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vidseg.video.draw import class_text
 
 from .metrics import find_segments, stretch
 
@@ -90,6 +94,14 @@ class Timeline:
         """L."""
         return len(next(iter(self.rows.values())))
 
+    def name_of(self, number: int) -> str:
+        """Gives the name of a class."""
+        return class_text(number, self.classes)
+
+    def path_in(self, folder: Path, suffix: str) -> Path:
+        """Gives the file of this video in a folder."""
+        return folder / f"{quote(self.name, safe=' ')}.{suffix}"  # some data sets have paths as ids
+
     @classmethod
     def of(
         cls,
@@ -125,7 +137,9 @@ class Timeline:
             names += [name for name in dict.fromkeys(candidates) if name not in names]
             numbers = np.array([names.index(name) for name in candidates])
             predicted[ZERO_SHOT] = numbers[np.asarray(prediction.zero_shot.labels)]
-        rows = {} if truth is None else {TRUTH: stretch(np.maximum(truth, -1), length)}
+        rows = {}
+        if truth is not None:
+            rows[TRUTH] = stretch(np.maximum(np.asarray(truth), -1), length)
         rows |= {name: stretch(row, length) for name, row in predicted.items()}
         merged = predicted[MERGED]
         scores = prediction.probabilities.float().numpy()[np.arange(num_seen), merged]

@@ -6,6 +6,7 @@ Shapes: L frames, T frames the model saw, M tokens, W pixels.
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vidseg.video.draw import class_text, track_color
+from vidseg.video.draw import track_color
 from vidseg.video.images import save_image
 
 from .metrics import count_video, find_segments, summary
@@ -73,14 +74,15 @@ class _Painter:
         self.tokens, self.num_left_out = _shown_tokens(timeline)
         self.truth = timeline.rows.get(TRUTH)
         titles = [TITLES[name] for name in self.rows]
-        titles += [self._name(number) for number in self._token_classes()]
+        titles += [timeline.name_of(number) for number in self._token_classes()]
         gutter = min(_GUTTER, max(_length(title, _NORMAL) for title in titles)) + 12
         self.left = _MARGIN + gutter
         self.right = _WIDTH - _MARGIN
-        if self.truth is not None:
+        self.has_scores = self.truth is not None and len(self.rows) > 1
+        if self.has_scores:
             self.right -= len(_SCORES) * _SCORE + 4
         self.shown = _shown_classes(timeline)
-        names = [self._name(number) for number in self.shown]
+        names = [timeline.name_of(number) for number in self.shown]
         widest = min(_LEGEND, max((_length(name, _NORMAL) for name in names), default=0) + 40)
         self.columns = max(1, (_WIDTH - 2 * _MARGIN) // widest)
         self.entry = (_WIDTH - 2 * _MARGIN) // self.columns
@@ -113,7 +115,7 @@ class _Painter:
         self._text((self.left, y), title, _BIG, _TEXT, "la")
         place = (self.left + _length(title, _BIG) + 14, y + 4)
         self._text(place, length, _NORMAL, _FAINT, "la")
-        if self.truth is not None:
+        if self.has_scores:
             for x, name in zip(self._score_places(), _SCORES, strict=True):
                 self._text((x, y + 5), name, _SMALL, _FAINT, "ra")
         return y + 34
@@ -123,7 +125,9 @@ class _Painter:
         middle = y + _BAND // 2
         self._text((self.left - 12, middle), TITLES[name], _NORMAL, _TEXT, "rm")
         self.pen.rectangle((self.left, y, self.right - 1, y + _BAND - 1), fill=_PANEL)
-        for action, start, stop in zip(*find_segments(labels), strict=True):
+        runs = zip(*find_segments(labels), strict=True)
+        # Long ones first: one of less than a pixel would be painted over by the next.
+        for action, start, stop in sorted(runs, key=lambda run: run[1] - run[2]):
             if action < 0:
                 continue
             first, last = self._x(start), max(self._x(start) + 1, self._x(stop))
@@ -131,7 +135,7 @@ class _Painter:
             self.pen.rectangle((first, y, last - 1, y + _BAND - 1), fill=color)
             if last - first > 3:  # neighbours may look alike
                 self.pen.line((last - 1, y, last - 1, y + _BAND - 1), fill=_PAPER)
-            text = self._name(int(action))
+            text = self.timeline.name_of(int(action))
             if _length(text, _SMALL) + 8 <= last - first:
                 ink = (16, 16, 20) if _is_light(color) else (245, 245, 248)
                 self._text(((first + last) // 2, middle), text, _SMALL, ink, "mm")
@@ -186,7 +190,7 @@ class _Painter:
             line = (paper + share * (color - paper)).round().astype(np.uint8)
             strip = np.broadcast_to(line, (_TOKEN - 1, *line.shape))
             self.image.paste(Image.fromarray(np.ascontiguousarray(strip)), (self.left, y))
-            text = _shorten(self._name(action), _SMALL, self.left - _MARGIN - 12)
+            text = _shorten(self.timeline.name_of(action), _SMALL, self.left - _MARGIN - 12)
             self._text((self.left - 12, y + _TOKEN // 2), text, _SMALL, _FAINT, "rm")
             y += _TOKEN
         cuts = [] if self.truth is None else find_segments(self.truth).starts[1:].tolist()
@@ -201,7 +205,7 @@ class _Painter:
             row, column = divmod(place, self.columns)
             x, top = _MARGIN + column * self.entry, y + 21 * row
             self.pen.rectangle((x, top + 2, x + 13, top + 15), fill=self._color(number))
-            text = _shorten(self._name(number), _NORMAL, self.entry - 34)
+            text = _shorten(self.timeline.name_of(number), _NORMAL, self.entry - 34)
             self._text((x + 21, top + 9), text, _NORMAL, _TEXT, "lm")
 
     def _text(
@@ -212,9 +216,6 @@ class _Painter:
     def _x(self, frame: int) -> int:
         width = self.right - self.left
         return self.left + int(frame) * width // max(self.timeline.num_frames, 1)
-
-    def _name(self, number: int) -> str:
-        return class_text(number, self.timeline.classes)
 
     def _color(self, number: int) -> Color:
         return _BACKGROUND if number in self.timeline.background else track_color(number)
@@ -286,17 +287,16 @@ def _length(text: str, size: int) -> int:
 
 
 def _shorten(text: str, size: int, room: int) -> str:
-    """Cuts the middle out of a text that is too long."""
+    """Cuts as much out of the middle of a text as it takes to fit."""
+
+    def cut(kept: int) -> str:
+        head = (kept + 1) // 2
+        return f"{text[:head]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - kept + head :]}"
+
     if _length(text, size) <= room:
         return text
-    kept = len(text)
-    while kept > 2 and _length(text, size) > room:
-        kept -= 1
-        head = (kept + 1) // 2
-        shortened = f"{text[:head]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - kept + head :]}"
-        if _length(shortened, size) <= room:
-            return shortened
-    return text[:2]
+    fitting = bisect(range(1, len(text)), room, key=lambda kept: _length(cut(kept), size))
+    return cut(max(fitting, 1))
 
 
 @cache
