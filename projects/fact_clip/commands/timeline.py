@@ -31,6 +31,8 @@ a data set, for which no model is needed. --results DIR draws the segments that 
 without the attention of tokens, which it does not keep.
 """
 
+_MAPPER = "action_frames"
+
 
 def add_parser(commands: Any) -> None:
     """Adds the command."""
@@ -57,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
         timelines = read_results(args.results, args.video)
     else:
         cfg = load_model_config(args)
-        args.input = args.input or next(iter(cfg.DATASETS.TEST), "")
+        if args.input:
+            cfg.DATASETS.TEST, cfg.DATASETS.DATASET_TYPE_TEST = [args.input], [_MAPPER]
+        args.input = next(iter(cfg.DATASETS.TEST), "")
         timelines = _of_data_set(args, cfg, failures)
     from vidseg.files import make_folder
 
