@@ -9,18 +9,20 @@ from vidseg.errors import ConfigError, nearest
 __all__ = ["background_classes"]
 
 
-def background_classes(bg_class: Iterable[int | str], classes: Sequence[str]) -> list[int]:
+def background_classes(bg_class: Iterable[int | str] | None, classes: Sequence[str]) -> list[int]:
     """Gives the numbers of the background classes, ascending.
 
     Args:
-        bg_class: numbers or names.
-        classes: names by number.
+        bg_class: numbers or names; None stands for class 0.
+        classes: names by number; empty if they are not known.
 
     Raises:
-        ConfigError: if there is no such class.
+        ConfigError: if there is no such class, or it is no list.
     """
+    if isinstance(bg_class, str | int):
+        raise ConfigError(f"bg_class is {bg_class!r}; write a list: [{bg_class}]")
     numbers = set()
-    for one in bg_class:
+    for one in [0] if bg_class is None else bg_class:
         if isinstance(one, str):
             if one not in classes:
                 close = nearest(one, classes) or list(classes[:3])
@@ -28,7 +30,7 @@ def background_classes(bg_class: Iterable[int | str], classes: Sequence[str]) ->
                     f"bg_class: no class is called {one!r}; nearest: {', '.join(close)}"
                 )
             numbers.add(classes.index(one))
-        elif 0 <= one < len(classes):
+        elif 0 <= one < len(classes) or not classes:
             numbers.add(int(one))
         else:
             raise ConfigError(

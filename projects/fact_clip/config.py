@@ -15,7 +15,8 @@ def add_config(cfg: CfgNode) -> None:
     """Adds the keys of data, model, losses and text alignment to ``cfg``."""
     cfg.sr = 1  # take every sr-th frame; the label is the majority of sr frames
     cfg.eval_bg = False  # count background as a class in accuracy, edit score and F1
-    cfg.bg_class = [0]  # background classes, by number or name; [] if there are none
+    # Background classes, a list of numbers or names; None: class 0; []: there are none.
+    cfg.bg_class = None
     # Segments (match o2o) or distinct classes (o2m) of a training video on average, for the weight
     # of the null class; 0: counted in the training labels.
     cfg.average_transcript_len = 0.0

@@ -13,6 +13,7 @@ from vidseg.evaluation.base import EVALUATOR_REGISTRY, Evaluator, Metrics
 from vidseg.evaluation.report import write_metrics, write_text
 
 from .background import background_classes
+from .class_names import class_names
 from .evaluator_report import Report, class_csv, format_report, video_csv
 from .segments_csv import FOLDER, write_segments
 from .split_scores import SplitScores
@@ -91,10 +92,11 @@ class ActionSegmentationEvaluator(Evaluator):
             raise ConfigError(
                 f"TEST.ACTIONS.NUM_PICTURES is {num_pictures}; set 0 or more, or -1 for all videos"
             )
+        classes = class_names(cfg, metadata.name)
         return {
             "output_dir": output_dir,
-            "classes": metadata.classes,
-            "background": background_classes(cfg.bg_class, metadata.classes),
+            "classes": classes,
+            "background": background_classes(cfg.bg_class, classes),
             "eval_bg": cfg.eval_bg,
             "num_pictures": num_pictures,
             "dataset_name": metadata.name,

@@ -180,6 +180,8 @@ class _Painter:
         note = "attention of the action tokens (the brighter, the more of a frame's attention)"
         if self.num_left_out:
             note += f"; {self.num_left_out} weaker tokens are left out"
+        shown = attention.weights[:, self.tokens].sum() / max(attention.weights.sum(), 1e-12)
+        note += f"; all shown: {100 * shown:.0f} %"
         self._text((self.left, y), note, _SMALL, _FAINT, "la")
         y += 18
         top = y

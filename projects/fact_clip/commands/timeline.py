@@ -161,11 +161,12 @@ def _predicted(
     from vidseg.errors import DataError, UserError
 
     from ..background import background_classes
+    from ..class_names import class_names
     from ..prediction import ActionPrediction
     from ..timeline import Timeline
 
     model = _build(cfg, weights)
-    classes = DatasetCatalog.metadata(name).classes
+    classes = class_names(cfg, name)
     background = background_classes(cfg.bg_class, classes)
     others = {
         record["video_id"]

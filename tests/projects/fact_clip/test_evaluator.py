@@ -19,12 +19,11 @@ from tests.projects.fact_clip.prediction_ground import (
     match_text,
     segments,
 )
-from vidseg.config import get_cfg
-from vidseg.data import Metadata
+from vidseg.config import load_config
+from vidseg.data import DatasetCatalog, Records
 from vidseg.errors import ConfigError, UserError
 from vidseg.evaluation import ResultStore
 from vidseg.evaluation.base import EVALUATOR_REGISTRY
-from vidseg.projects.fact_clip import add_config
 from vidseg.projects.fact_clip.background import background_classes
 from vidseg.projects.fact_clip.evaluator import ActionSegmentationEvaluator
 from vidseg.projects.fact_clip.metrics import count_video, pool, summary
@@ -168,11 +167,16 @@ def test_a_model_that_diverged_is_told_of(tmp_path: Path) -> None:
         evaluator(tmp_path).process([sample], [prediction])
 
 
+def kitchen(name: str, classes: list[str]) -> None:
+    DatasetCatalog.register(
+        name, Records, override=True, classes=classes, category_ids=[*range(len(classes))]
+    )
+
+
 def test_what_config_and_data_set_say(tmp_path: Path) -> None:
-    cfg = get_cfg()
-    add_config(cfg)
-    cfg.bg_class = ["stir", 0]
-    metadata = Metadata(name="kitchen", classes=CLASSES, evaluator="action_segmentation")
+    cfg = load_config(None, ["bg_class", "[stir, 0]"], ["fact_clip"])
+    kitchen("kitchen", CLASSES)
+    metadata = DatasetCatalog.metadata("kitchen")
     cls = EVALUATOR_REGISTRY.get("action_segmentation")
     assert cls.from_config(cfg, metadata, tmp_path)["background"] == [0, 3]
     cfg.TEST.ACTIONS.NUM_PICTURES = -2
@@ -180,10 +184,30 @@ def test_what_config_and_data_set_say(tmp_path: Path) -> None:
         cls.from_config(cfg, metadata, tmp_path)
 
 
+def test_a_set_without_classes_has_those_of_training(tmp_path: Path) -> None:
+    kitchen("kitchen", CLASSES)
+    DatasetCatalog.register("videos", Records, override=True, feature_dim=6)
+    cfg = load_config(None, ["DATASETS.TRAIN", "[kitchen]"], ["fact_clip"])
+    cls = EVALUATOR_REGISTRY.get("action_segmentation")
+    metadata = DatasetCatalog.metadata("videos")
+    assert cls.from_config(cfg, metadata, tmp_path)["classes"] == CLASSES
+    cfg.DATASETS.TRAIN = ["not on this machine"]
+    assert cls.from_config(cfg, metadata, tmp_path)["classes"] == []
+
+
 @pytest.mark.parametrize(
     ("wrong", "text"),
-    [("stirr", "no class is called 'stirr'; nearest: stir"), (4, "4 is not one of the 4 classes")],
+    [
+        (["stirr"], "no class is called 'stirr'; nearest: stir"),
+        ([4], "4 is not one of the 4 classes"),
+        (3, r"write a list: \[3\]"),
+    ],
 )
-def test_background_that_is_no_class(wrong: str | int, text: str) -> None:
+def test_background_that_is_no_class(wrong: Any, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
-        background_classes([wrong], CLASSES)
+        background_classes(wrong, CLASSES)
+
+
+def test_background_is_class_0_unless_said_otherwise() -> None:
+    assert background_classes(None, CLASSES) == [0]
+    assert background_classes([], CLASSES) == []
