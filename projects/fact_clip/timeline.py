@@ -78,6 +78,7 @@ class Timeline:
         frame_rate: frames per second of the rows; 0 if unknown.
         scores: ``(S,)`` mean probability of the segments of ``MERGED``.
         attention: of the action tokens, if known.
+        unseen: numbers of the classes that training showed no labels of.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Timeline:
     frame_rate: float = 0.0
     scores: Sequence[float] = ()
     attention: TokenAttention | None = None
+    unseen: Collection[int] = ()
 
     @property
     def num_frames(self) -> int:
@@ -131,12 +133,13 @@ class Timeline:
             ACTION: np.asarray(prediction.action_labels),
             MERGED: np.asarray(prediction.labels),
         }
-        names = list(classes)
+        names, unseen = list(classes), []
         if prediction.zero_shot is not None:
             candidates = prediction.zero_shot.candidates
             names += [name for name in dict.fromkeys(candidates) if name not in names]
             numbers = np.array([names.index(name) for name in candidates])
             predicted[ZERO_SHOT] = numbers[np.asarray(prediction.zero_shot.labels)]
+            unseen = numbers[~np.asarray(prediction.zero_shot.seen)].tolist()
         rows = {}
         if truth is not None:
             rows[TRUTH] = stretch(np.maximum(np.asarray(truth), -1), length)
@@ -154,6 +157,7 @@ class Timeline:
             attention=TokenAttention(
                 prediction.attention.float().numpy(), np.asarray(prediction.token_labels)
             ),
+            unseen=unseen,
         )
 
     def to_json(self, num_classes: int) -> dict[str, Any]:

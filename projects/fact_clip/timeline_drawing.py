@@ -82,7 +82,7 @@ class _Painter:
         if self.has_scores:
             self.right -= len(_SCORES) * _SCORE + 4
         self.shown = _shown_classes(timeline)
-        names = [timeline.name_of(number) for number in self.shown]
+        names = [self._entry_of(number) for number in self.shown]
         widest = min(_LEGEND, max((_length(name, _NORMAL) for name in names), default=0) + 40)
         self.columns = max(1, (_WIDTH - 2 * _MARGIN) // widest)
         self.entry = (_WIDTH - 2 * _MARGIN) // self.columns
@@ -181,7 +181,7 @@ class _Painter:
         if self.num_left_out:
             note += f"; {self.num_left_out} weaker tokens are left out"
         shown = attention.weights[:, self.tokens].sum() / max(attention.weights.sum(), 1e-12)
-        note += f"; all shown: {100 * shown:.0f} %"
+        note += f"; these hold {100 * shown:.0f} % of all"
         self._text((self.left, y), note, _SMALL, _FAINT, "la")
         y += 18
         top = y
@@ -207,8 +207,13 @@ class _Painter:
             row, column = divmod(place, self.columns)
             x, top = _MARGIN + column * self.entry, y + 21 * row
             self.pen.rectangle((x, top + 2, x + 13, top + 15), fill=self._color(number))
-            text = _shorten(self.timeline.name_of(number), _NORMAL, self.entry - 34)
+            text = _shorten(self._entry_of(number), _NORMAL, self.entry - 34)
             self._text((x + 21, top + 9), text, _NORMAL, _TEXT, "lm")
+
+    def _entry_of(self, number: int) -> str:
+        """Gives the text of a class in the legend."""
+        ending = " (unseen)" if number in self.timeline.unseen else ""
+        return self.timeline.name_of(number) + ending
 
     def _text(
         self, place: tuple[int, int], text: str, size: int, color: Color, anchor: str
@@ -238,8 +243,10 @@ def _shown_tokens(timeline: Timeline) -> tuple[np.ndarray, int]:
     mass = attention.weights.sum(0)
     kept = np.flatnonzero(attention.classes < len(timeline.classes))
     strongest = kept[np.argsort(-mass[kept], kind="stable")][:_MAX_TOKENS]
-    times = np.arange(len(attention.weights)) @ attention.weights[:, strongest]
-    order = np.argsort(times / np.maximum(mass[strongest], 1e-12), kind="stable")
+    # Squares: what lies far from the peak would draw all tokens towards the middle.
+    weights = np.square(attention.weights[:, strongest], dtype=np.float64)
+    times = np.arange(len(weights)) @ weights / np.maximum(weights.sum(0), 1e-12)
+    order = np.argsort(times, kind="stable")
     return strongest[order], len(kept) - len(strongest)
 
 

@@ -67,6 +67,7 @@ def test_names_of_a_zero_shot_vocabulary_are_matched_with_the_classes() -> None:
     timeline = Timeline.of(make_sample("a", None, 3), prediction, CLASSES)
     assert timeline.rows[ZERO_SHOT].tolist() == [3, 4, 1]
     assert timeline.name_of(4) == "fry egg"
+    assert timeline.unseen == [4]
     again = Timeline.from_json(json.loads(json.dumps(timeline.to_json(4))), CLASSES)
     assert again.classes == [*CLASSES, "fry egg"]
     assert {k: v.tolist() for k, v in again.rows.items()} == {
