@@ -64,7 +64,7 @@ class TokenAttention:
     classes: Ints
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Timeline:
     """The labels of one video.
 

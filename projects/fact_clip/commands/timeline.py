@@ -7,10 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidseg.commands import Failures, add_command, add_model_options, load_model_config
+from vidseg.commands import (
+    Failures,
+    add_command,
+    add_model_options,
+    build_trained,
+    load_model_config,
+    use_run,
+)
 
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
+    from vidseg.data import Records
 
     from ..timeline import Timeline
 
@@ -26,9 +34,9 @@ EXAMPLE = """examples:
       --results output/fact_clip/synthetic/inference/actions_synthetic_test
 
 Written: timelines/<video>.png and segments/<video>.csv. --run DIR stands for the config and the
-weights of a finished run; its timelines go to DIR/timelines/<data set>. --labels shows the truth of
-a data set, for which no model is needed. --results DIR draws the segments that an evaluation left,
-without the attention of tokens, which it does not keep.
+weights of a finished run; its timelines go to DIR/timeline. --labels shows the truth of a data set,
+for which no model is needed. --results DIR draws the segments that an evaluation left, without the
+attention of tokens, which it does not keep.
 """
 
 _MAPPER = "action_frames"
@@ -38,7 +46,6 @@ def add_parser(commands: Any) -> None:
     """Adds the command."""
     parser = add_command(commands, "timeline", "Draws what happens when in videos.", EXAMPLE)
     add_model_options(parser, required=False)
-    parser.add_argument("--run", dest="run_dir", type=Path, metavar="DIR", help="a finished run")
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder of an evaluation")
     parser.add_argument("--input", metavar="SET", help="data set (the first of DATASETS.TEST)")
     parser.add_argument("--labels", action="store_true", help="show the labels of the set alone")
@@ -80,39 +87,39 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _complete(args: argparse.Namespace) -> None:
-    """Fills in what ``--run`` stands for.
+    """Fills in what ``--run`` stands for, and checks that the sources make sense.
 
     Raises:
         UserError: if sources are missing, or contradict each other, or a run has no config.
     """
-    from vidseg.errors import DataError, UserError
+    from vidseg.errors import UserError
 
     sources = [args.run_dir, args.config_file, args.results]
     if sum(map(bool, sources)) != 1:
         raise UserError("timeline needs one of --run DIR, --config-file F and --results DIR")
+    use_run(args)
     if args.run_dir:
-        args.config_file = str(args.run_dir / "config.yaml")
-        args.weights = args.weights or str(args.run_dir / "model_final.pth")
-        if not Path(args.config_file).is_file():
-            raise DataError(f"--run {args.run_dir} is no run: it has no config.yaml")
+        args.output = args.output or args.run_dir / "timeline"
     elif not args.output:
         raise UserError("timeline: --output DIR is needed without --run")
+    if args.results and args.output.resolve() == args.results.resolve():
+        raise UserError(
+            "timeline: --output and --results are one folder, whose pictures show more than those "
+            "that would replace them; name another"
+        )
 
 
 def _of_data_set(args: argparse.Namespace, cfg: CfgNode, failures: Failures) -> Iterator[Timeline]:
     """Reads the data set and gives the timelines of its videos as they are drawn.
 
     Raises:
-        UserError: if there is no data set, or it has no such video, or the model is no FACT.
+        UserError: if there is no data set, or it has no such video, or the model has no weights.
     """
     from vidseg.data import DatasetCatalog
-    from vidseg.engine.evaluate import inference_dir
     from vidseg.errors import UserError, nearest
 
     if not args.input:
         raise UserError("--input: DATASETS.TEST of the config is empty; name a data set")
-    if not args.output:
-        args.output = args.run_dir / "timelines" / inference_dir("", args.input).name
     records = DatasetCatalog.read(args.input)
     ids = [str(record["video_id"]) for record in records]
     for video in args.video:
@@ -121,29 +128,33 @@ def _of_data_set(args: argparse.Namespace, cfg: CfgNode, failures: Failures) -> 
             raise UserError(f"--video: {args.input} has no video {video!r}; nearest: {close}")
     wanted = set(args.video or ids)
     if args.labels:
-        return _of_labels(args.input, cfg, wanted)
-    return _predicted(cfg, args.input, args.weights, wanted, failures)
+        return _of_labels(args.input, records, cfg, wanted, failures)
+    model = build_trained(cfg, args.weights)
+    return _predicted(args.input, records, cfg, model, wanted, failures)
 
 
-def _of_labels(name: str, cfg: CfgNode, wanted: set[str]) -> Iterator[Timeline]:
+def _of_labels(
+    name: str, records: Records, cfg: CfgNode, wanted: set[str], failures: Failures
+) -> Iterator[Timeline]:
     import numpy as np
 
     from vidseg.data import DatasetCatalog
-    from vidseg.errors import UserError
+    from vidseg.errors import DataError
 
     from ..background import background_classes
     from ..timeline import TRUTH, Timeline
 
-    records = DatasetCatalog.read(name)
     classes = DatasetCatalog.metadata(name).classes
     background = background_classes(cfg.bg_class, classes)
     for record in records:
-        if str(record["video_id"]) not in wanted:
+        video = record["video_id"]
+        if str(video) not in wanted:
             continue
         if "labels" not in record:
-            raise UserError(f"--labels: {name} has no labels")
+            failures(DataError(records.damaged.get(video, f"{name}: {video} has no labels")))
+            continue
         yield Timeline(
-            name=str(record["video_id"]),
+            name=str(video),
             classes=classes,
             rows={TRUTH: np.maximum(np.asarray(record["labels"], dtype=np.int64), -1)},
             background=background,
@@ -152,12 +163,11 @@ def _of_labels(name: str, cfg: CfgNode, wanted: set[str]) -> Iterator[Timeline]:
 
 
 def _predicted(
-    cfg: CfgNode, name: str, weights: str, wanted: set[str], failures: Failures
+    name: str, records: Records, cfg: CfgNode, model: Any, wanted: set[str], failures: Failures
 ) -> Iterator[Timeline]:
     import torch
 
-    from vidseg.data import DatasetCatalog, build_test_loader
-    from vidseg.engine.precision import Precision
+    from vidseg.data import build_test_loader
     from vidseg.errors import DataError, UserError
 
     from ..background import background_classes
@@ -165,23 +175,18 @@ def _predicted(
     from ..prediction import ActionPrediction
     from ..timeline import Timeline
 
-    model = _build(cfg, weights)
     classes = class_names(cfg, name)
     background = background_classes(cfg.bg_class, classes)
-    others = {
-        record["video_id"]
-        for record in DatasetCatalog.read(name)
-        if str(record["video_id"]) not in wanted
-    }
+    ids = [record["video_id"] for record in records]
+    others = {video for video in ids if str(video) not in wanted}
 
     def tell(_: Any, reason: str) -> None:
         failures(DataError(reason))
 
-    precision = Precision.from_config(cfg, next(model.parameters()).device)
     for samples in build_test_loader(cfg, name, finished=others, on_damaged=tell):
         for sample in samples:
             try:
-                with torch.no_grad(), precision.autocast():
+                with torch.no_grad():
                     (prediction,) = model([sample])
             except DataError as error:
                 failures(error)
@@ -192,18 +197,3 @@ def _predicted(
                     "fact_clip"
                 )
             yield Timeline.of(sample, prediction, classes, background, eval_bg=cfg.eval_bg)
-
-
-def _build(cfg: CfgNode, weights: str) -> Any:
-    """Builds the model of a config with trained weights, in eval mode.
-
-    Raises:
-        UserError: if there are no weights, or they do not fit.
-    """
-    from vidseg.checkpoint import check_complete, find_run_weights, load_weights
-    from vidseg.modeling import build_model
-
-    file = find_run_weights(weights or cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
-    model: Any = build_model(cfg)
-    check_complete(load_weights(model, file), model, file)
-    return model.eval()

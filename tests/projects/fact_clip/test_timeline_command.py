@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,6 @@ FACT: {{ntoken: 6, block: iu, fpos: false, input_dim: {WIDTH}, n_classes: {len(C
 Bi: {{hid_dim: 16, f_dim: 8, a_dim: 8, a_nhead: 2, a_ffdim: 8, a_layers: 1, f_layers: 2, f_ngp: 1}}
 Bu: {{f_layers: 2}}
 """
-
-Run = Callable[..., int]
 
 
 @pytest.fixture
@@ -70,7 +68,7 @@ def timeline(*words: object) -> int:
 
 def test_a_run_is_drawn(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert timeline("--run", run_dir) == 0
-    (folder,) = (run_dir / "timelines").iterdir()
+    folder = run_dir / "timeline"
     assert f"2 videos -> {folder / 'timelines'}" in capsys.readouterr().out
     for name, length in VIDEOS.items():
         assert (folder / "timelines" / f"{name}.png").is_file()
@@ -107,9 +105,20 @@ def test_labels_need_no_model(split: Path, tmp_path: Path) -> None:
     assert list(read_segments(out / "segments" / "P01.csv").rows) == [TRUTH]
 
 
+def test_a_set_without_labels(
+    split: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(split.parents[1] / "groundTruth")
+    config = tmp_path / "a.yaml"
+    config.write_text(MODEL)
+    words = ("--labels", "--config-file", config, "--input", split, "--output", tmp_path / "out")
+    assert timeline(*words) == 1
+    assert "P01 has no labels" in capsys.readouterr().err
+
+
 def test_results_are_drawn_again(run_dir: Path, tmp_path: Path) -> None:
     assert timeline("--run", run_dir) == 0
-    (results,) = (run_dir / "timelines").iterdir()
+    results = run_dir / "timeline"
     assert timeline("--results", results, "--output", tmp_path / "again") == 0
     for path in (results / "segments").iterdir():
         assert (tmp_path / "again" / "segments" / path.name).read_text() == path.read_text()
@@ -121,6 +130,7 @@ def test_results_are_drawn_again(run_dir: Path, tmp_path: Path) -> None:
         ([], UserError, "needs one of --run DIR, --config-file F and --results DIR"),
         (["--results", "r", "--config-file", "c"], UserError, "needs one of"),
         (["--results", "r"], UserError, "--output DIR is needed"),
+        (["--results", "r", "--output", "r"], UserError, "are one folder"),
         (["--run", "nowhere"], DataError, "nowhere is no run"),
         (["--results", "nowhere", "--output", "o"], DataError, "nowhere is no folder of an"),
     ],
@@ -133,4 +143,4 @@ def test_contradictions(words: list[str], error: type[Exception], text: str) -> 
 def test_a_video_that_is_not_there(run_dir: Path) -> None:
     with pytest.raises(UserError, match="has no video 'P03'; nearest: P0"):
         timeline("--run", run_dir, "--video", "P03")
-    assert not (run_dir / "timelines").exists()
+    assert not (run_dir / "timeline").exists()
