@@ -1,9 +1,10 @@
 #!/usr/bin/env python
-"""Finds and follows objects in videos, folders of frames and pictures, and shows them."""
+"""Shows what a model finds: objects in videos and pictures, or what happens in features."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import sys
@@ -19,6 +20,7 @@ from vidseg.errors import UserError, run_command
 from vidseg.files import make_folder, write_atomically
 
 if TYPE_CHECKING:
+    from vidseg.config import CfgNode
     from vidseg.predictor import VideoPredictor
     from vidseg.structures import VideoInstances
     from vidseg.video.io import VideoReader
@@ -40,7 +42,15 @@ for the class (frame_weights.*) and which queries were tracks and which births (
 An input that arrives while it is shown: camera:0, or - for an encoded video on the standard input.
 It gets overlay.mp4 and windows.jsonl, a line per window as soon as the model knows its tracks;
 --max-frames or Ctrl-C ends it.
+
+A model of features takes files of them (.npy, .npz, .pt; frames x features), folders, an
+index.json or data sets, and writes what its project shows, e.g. timeline.png and segments.csv:
+  python tools/demo.py --config-file projects/fact_clip/synthetic.yaml \\
+      --input features/cooking.npy --output shown
 """
+# Options of the other kind of model; argparse gives their defaults.
+_ONLY_VIDEO = ("boxes", "explain", "explain_tracks", "every", "max_frames")
+_ONLY_FEATURES = ("classes",)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -54,7 +64,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         required=True,
         nargs="+",
         metavar="PATH",
-        help="videos, folders, pictures, -, camera:0",
+        help="videos, folders, pictures, -, camera:0; or features",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="for the results")
     parser.add_argument("--weights", default="", metavar="W", help="weights file")
@@ -69,6 +79,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--explain-tracks", type=_positive, metavar="N", help="the best N tracks (5)"
+    )
+    parser.add_argument(
+        "--classes",
+        default="",
+        metavar="FILE",
+        help="names to call things by, one a line, for models of features that match text",
     )
     parser.add_argument(
         "--every", type=_positive, default=1, metavar="N", help="take each N-th frame"
@@ -88,7 +104,13 @@ def main(argv: list[str]) -> int:
     from vidseg.config import load_config
 
     cfg = load_config(args.config_file, args.overrides, args.plugin)  # mistakes show at once
+    from vidseg.sequence_predictor import takes_features
+
+    reads_features = takes_features(cfg)
+    _check_options(args, cfg.MODEL.META_ARCHITECTURE, reads_features=reads_features)
     make_folder(args.output, "--output: the folder")
+    if reads_features:
+        return _show_sequences(cfg, args)
     from vidseg.predictor import VideoPredictor
 
     predictor = VideoPredictor.from_config(cfg, args.weights or None)
@@ -109,10 +131,78 @@ def main(argv: list[str]) -> int:
     return 1 if failed else 0
 
 
+def _check_options(args: argparse.Namespace, model: str, *, reads_features: bool) -> None:
+    """Refuses what has no meaning for the model: options, and files of the other kind."""
+    from vidseg.data.feature_files import SUFFIXES
+    from vidseg.video.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+
+    usual = parse(["--config-file", "", "--input", "-", "--output", ""])
+    for name in _ONLY_VIDEO if reads_features else _ONLY_FEATURES:
+        if getattr(args, name) != getattr(usual, name):
+            takes = "features" if reads_features else "videos and pictures"
+            raise UserError(
+                f"--{name.replace('_', '-')} means nothing to {model}, it takes {takes}"
+            )
+    suffixes = {Path(given): Path(given).suffix.lower() for given in args.input}
+    for path, suffix in suffixes.items():
+        if reads_features and suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
+            raise UserError(
+                f"{path} is a video or a picture, but {model} takes features: files of "
+                f"{', '.join(SUFFIXES)}, which datasets/prepare_video_features.py makes of videos"
+            )
+        if not reads_features and suffix in SUFFIXES:
+            raise UserError(f"{path} holds features, but {model} takes videos and pictures")
+
+
+def _show_sequences(cfg: CfgNode, args: argparse.Namespace) -> int:
+    """Shows every feature sequence; one that fails does not stop the others."""
+    from vidseg.data.documents import read_documents
+    from vidseg.errors import DataError
+    from vidseg.sequence_predictor import SequencePredictor
+    from vidseg.video.images import name_videos
+
+    predictor = SequencePredictor.from_config(cfg, args.weights or None)
+    predictor.check_writes()
+    if args.classes:
+        from vidseg.data.class_names import read_class_names
+
+        predictor.set_vocabulary(read_class_names(args.classes))
+    failed = 0
+
+    def tell(error: UserError) -> None:
+        nonlocal failed
+        failed += 1
+        print(f"{error.label}: {error}", file=sys.stderr, flush=True)
+
+    records = []
+    for given in args.input:
+        try:
+            found = read_documents(given)
+        except UserError as error:
+            tell(error)
+            continue
+        for record in found:
+            if record["video_id"] in found.damaged:
+                tell(DataError(found.damaged[record["video_id"]]))
+            else:
+                records.append(record)
+    names = name_videos(Path(record["video_id"].replace("/", "_")) for record in records)
+    for record, name in zip(records, names, strict=True):
+        folder = args.output / name
+        try:
+            sample = predictor.read(record)
+            said = predictor.write(folder, sample, predictor.predict_sample(sample))
+            print(f"{record['video_id']}: {said} -> {folder}", flush=True)
+        except UserError as error:
+            tell(error)
+    return 1 if failed else 0
+
+
 def _with_overrides(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
     """Parses; ``--input`` takes any number of paths, so trailing KEY VALUE pairs end up there."""
     args = parser.parse_intermixed_args(argv)
-    first = next((i for i, word in enumerate(args.input) if _is_key(word)), len(args.input))
+    is_key = functools.partial(_is_key, args)
+    first = next((i for i, word in enumerate(args.input) if is_key(word)), len(args.input))
     args.overrides = [*args.input[first:], *args.overrides]
     args.input = args.input[:first]
     if not args.input:
@@ -122,11 +212,21 @@ def _with_overrides(parser: argparse.ArgumentParser, argv: list[str]) -> argpars
     return args
 
 
-def _is_key(word: str) -> bool:
+def _is_key(args: argparse.Namespace, word: str) -> bool:
     """Tells ``INPUT.MIN_SIZE_TEST`` from a path; in lower case it is none yet, but meant as one."""
     if not word.replace(".", "").replace("_", "").isalnum() or Path(word).exists():
         return False
-    return word.isupper() or _is_meant_as_key(word)
+    return word.isupper() or _is_meant_as_key(word) or _is_key_of_project(args, word)
+
+
+def _is_key_of_project(args: argparse.Namespace, word: str) -> bool:
+    """Tells ``FACT.mwt``, which the config has with the keys of its project."""
+    from vidseg.config import load_config
+
+    try:
+        return load_config(args.config_file, plugins=args.plugin).has(word)
+    except UserError:  # told when the config is loaded with the overrides
+        return False
 
 
 def _is_meant_as_key(word: str) -> bool:

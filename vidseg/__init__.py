@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vidseg.predictor import VideoPredictor
+    from vidseg.sequence_predictor import SequencePredictor
 
 __version__ = "0.1.0"
-__all__ = ["VideoPredictor", "__version__"]
+__all__ = ["SequencePredictor", "VideoPredictor", "__version__"]
 
-_LAZY_ATTRIBUTES = {"VideoPredictor": "vidseg.predictor"}
+_LAZY_ATTRIBUTES = {
+    "SequencePredictor": "vidseg.sequence_predictor",
+    "VideoPredictor": "vidseg.predictor",
+}
 _LAZY_MODULES = ("checkpoint", "config", "data", "evaluation", "modeling", "structures", "video")
 
 

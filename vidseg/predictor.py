@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidseg.checkpoint import check_complete, find_run_weights, load_weights
-from vidseg.config import CfgNode, load_config
+from vidseg.config import CfgNode
 from vidseg.data import DatasetCatalog
 from vidseg.data.transforms import Resize, shortest_edge_size
 from vidseg.engine.precision import Precision
+from vidseg.engine.trained import load_trained, loaded_config
 from vidseg.errors import ConfigError, DataError, UserError
 from vidseg.host_memory import release_freed_memory
-from vidseg.modeling import build_model
 from vidseg.modeling.meta_arch import RecordedSession, Recorder, VideoSession
 from vidseg.structures import Explanation, FrameAttention, VideoInstances
 from vidseg.video.io import VideoFrame, VideoReader
@@ -94,15 +93,8 @@ class VideoPredictor:
         Raises:
             UserError: if the config is wrong, or there are no weights for a part of the model.
         """
-        if isinstance(config, CfgNode):
-            if overrides or plugins:
-                raise ConfigError("overrides and plugins need a config file, not a loaded config")
-            cfg = config
-        else:
-            cfg = load_config(config, list(overrides), list(plugins))
-        file = find_run_weights(weights or cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
-        model = build_model(cfg)
-        check_complete(load_weights(model, file), model, file)
+        cfg = loaded_config(config, overrides, plugins)
+        model = load_trained(cfg, weights)
         class_names, category_ids = _classes(cfg)
         return cls(
             model,

@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidseg.data import DatasetCatalog, Records
-from vidseg.data.feature_files import SUFFIXES
-from vidseg.data.features import load_feature_index
+from vidseg.data import Records
 from vidseg.data.sequence_mapper import SequenceMapper
 from vidseg.errors import DataError, UserError
 from vidseg.files import make_folder, write_atomically
@@ -25,44 +23,12 @@ from .codes_file import CodesFile, check_id
 from .documents import DocumentCodes
 from .samples import naming_document, read_sample
 
-__all__ = ["decode_file", "encode_records", "frame_rate_of", "read_records", "read_samples"]
+__all__ = ["decode_file", "encode_records", "frame_rate_of", "read_samples"]
 
 logger = logging.getLogger(__name__)
 
 OnError = Callable[[UserError], object]
 """Told of a document that is left out."""
-
-
-def read_records(source: str, option: str = "--input") -> Records:
-    """Finds documents.
-
-    Args:
-        source: a folder of features, its index, a file of features, or the name of a data set.
-        option: that named it, for messages.
-
-    Returns:
-        The records; those of damaged files are among them.
-
-    Raises:
-        DataError: if there is none, not one is sound, or the data set is not of features.
-    """
-    path = Path(source)
-    if not source:
-        raise UserError(f"{option} is empty; name features")
-    if path.suffix in SUFFIXES and path.is_file():
-        only = {"documents": [{"id": path.stem, "path": path.name}]}
-        return load_feature_index(path, content=only)
-    if path.is_file() and path.suffix != ".json":
-        kinds = ", ".join(SUFFIXES)
-        raise DataError(f"{option}: {source} is neither a feature file ({kinds}) nor an index.json")
-    try:
-        DatasetCatalog.registered(source)
-    except DataError as error:
-        raise DataError(f"{option}: {str(error).removeprefix('DATASETS: ')}") from None
-    records = DatasetCatalog.read(source)
-    if "feature_dim" not in records.about:
-        raise DataError(f"{option}: {source} holds no features; name a data set of documents")
-    return records
 
 
 def read_samples(records: Records, on_error: OnError) -> Iterator[dict[str, Any]]:

@@ -64,7 +64,8 @@ class SequenceMapper:
         """Makes a sample.
 
         Args:
-            record: see ``features.load_feature_index``; not modified.
+            record: see ``features.load_feature_index``; not modified. With ``features`` ``(T, D)``
+                itself, no file is read.
             rng: draws the place of the crop.
 
         Returns:
@@ -102,6 +103,9 @@ class SequenceMapper:
 
     def _read(self, record: Record, start: int, stop: int) -> np.ndarray:
         """Reads frames of a document across its files, float32 ``(stop - start, D)``."""
+        if "features" in record:
+            with np.errstate(over="ignore"):  # inf is told later
+                return np.array(record["features"][start:stop], dtype=np.float32, order="C")
         parts, first = [], 0
         for path, length in zip(record["file_names"], record["lengths"], strict=True):
             begin, end = max(start - first, 0), min(stop - first, length)
@@ -134,11 +138,14 @@ def _check_finite(features: np.ndarray, record: Record, start: int) -> None:
         if np.isfinite(features.sum(dtype=np.float64)):
             return
     bad = ~np.isfinite(features).all(axis=1)
-    frame, first = start + int(bad.argmax()), 0
+    first, frame = 0, start + int(bad.argmax())
+    name = record["video_id"]
     for path, length in zip(record["file_names"], record["lengths"], strict=True):
-        if frame < first + length:
-            raise DataError(
-                f"{path} holds NaN or infinity, first in frame {frame - first} "
-                f"({int(bad.sum())} of the {len(bad)} frames read)"
-            )
+        if first <= frame < first + length:
+            name, frame = path, frame - first
+            break
         first += length
+    raise DataError(
+        f"{name} holds NaN or infinity, first in frame {frame} ({int(bad.sum())} of the "
+        f"{len(bad)} frames read)"
+    )

@@ -35,6 +35,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Encodes, and reports what it took."""
+    from vidseg.data.documents import read_documents
     from vidseg.errors import UserError
     from vidseg.files import make_folder
 
@@ -46,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--output {args.output} is a folder; give the name of a file")
     from ..codes_file import write_codes
     from ..codes_header import CodesHeader
-    from ..coding import encode_records, frame_rate_of, read_records
+    from ..coding import encode_records, frame_rate_of
 
-    records = read_records(args.input)
+    records = read_documents(args.input)
     model = build(cfg, args.weights)
     make_folder(args.output.parent, "--output: the folder")
     rate = frame_rate_of(records, cfg.MODEL.RQVAE.FRAME_RATE)

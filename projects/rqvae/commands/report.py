@@ -36,6 +36,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Surveys the data set and writes the page."""
+    from vidseg.data.documents import read_documents
     from vidseg.errors import UserError
     from vidseg.files import make_folder
 
@@ -44,10 +45,9 @@ def run(args: argparse.Namespace) -> int:
     source = args.input or next(iter(cfg.DATASETS.TEST), "")
     if not source:
         raise UserError("--input: DATASETS.TEST of the config is empty; say which documents")
-    from ..coding import read_records
     from ..reporting import survey, write_report
 
-    records = read_records(source, "--input" if args.input else "DATASETS.TEST")
+    records = read_documents(source, "--input" if args.input else "DATASETS.TEST")
     model = build(cfg, args.weights)
     make_folder(args.output, "--output: the folder")
     failures = Failures()

@@ -72,10 +72,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _query(word: str, codes: Any, model: Any) -> Any:
     """Finds the document of an id, else encodes a file of features."""
+    from vidseg.data.documents import read_documents
     from vidseg.data.feature_files import SUFFIXES
     from vidseg.errors import DataError, nearest
 
-    from ..coding import encode_records, read_records
+    from ..coding import encode_records
 
     document = codes.find(word)
     if document is not None:
@@ -89,6 +90,7 @@ def _query(word: str, codes: Any, model: Any) -> Any:
     def refuse(error: Any) -> None:
         raise error
 
-    (query,) = encode_records(model, read_records(word, "--query"), refuse, codes.header.num_levels)
+    records = read_documents(word, "--query")
+    (query,) = encode_records(model, records, refuse, codes.header.num_levels)
     query.meta["id"] = word  # a path, which is no id of a document
     return query
