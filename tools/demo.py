@@ -156,6 +156,7 @@ def _check_options(args: argparse.Namespace, model: str, *, reads_features: bool
 
 def _show_sequences(cfg: CfgNode, args: argparse.Namespace) -> int:
     """Shows every feature sequence; one that fails does not stop the others."""
+    from vidseg.commands import Failures
     from vidseg.data.documents import read_documents
     from vidseg.errors import DataError
     from vidseg.sequence_predictor import SequencePredictor
@@ -167,23 +168,17 @@ def _show_sequences(cfg: CfgNode, args: argparse.Namespace) -> int:
         from vidseg.data.class_names import read_class_names
 
         predictor.set_vocabulary(read_class_names(args.classes))
-    failed = 0
-
-    def tell(error: UserError) -> None:
-        nonlocal failed
-        failed += 1
-        print(f"{error.label}: {error}", file=sys.stderr, flush=True)
-
+    failures = Failures()
     records = []
     for given in args.input:
         try:
             found = read_documents(given)
         except UserError as error:
-            tell(error)
+            failures(error)
             continue
         for record in found:
             if record["video_id"] in found.damaged:
-                tell(DataError(found.damaged[record["video_id"]]))
+                failures(DataError(found.damaged[record["video_id"]]))
             else:
                 records.append(record)
     names = name_videos(Path(record["video_id"].replace("/", "_")) for record in records)
@@ -194,8 +189,8 @@ def _show_sequences(cfg: CfgNode, args: argparse.Namespace) -> int:
             said = predictor.write(folder, sample, predictor.predict_sample(sample))
             print(f"{record['video_id']}: {said} -> {folder}", flush=True)
         except UserError as error:
-            tell(error)
-    return 1 if failed else 0
+            failures(error)
+    return failures.exit_code
 
 
 def _with_overrides(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
