@@ -55,11 +55,11 @@ def _fact() -> CfgNode:
 def _input_block() -> CfgNode:
     node = CfgNode()
     node.hid_dim = 512  # width of the branches' outputs, whose last channels are class logits
-    node.dropout = 0.5
+    node.dropout = 0.5  # in both branches and the attention between them
     node.a = "sca"  # action branch: sca; gru or gru_om with a transcript
     node.a_nhead = 8  # its attention heads
     node.a_ffdim = 2048  # inner width of its feed-forward blocks
-    node.a_layers = 6
+    node.a_layers = 6  # its layers
     node.a_dim = 512  # width of the action tokens
     node.f = "m"  # frame branch: m (MS-TCN) or m2 (MS-TCN++); published: cnn, which does not exist
     node.f_layers = 10  # the dilation doubles with each
@@ -71,18 +71,18 @@ def _input_block() -> CfgNode:
 
 def _update_block() -> CfgNode:
     node = CfgNode()  # None: as in the section last in force
-    node.hid_dim = None
-    node.dropout = None
-    node.a = "sa"
-    node.a_nhead = None
-    node.a_ffdim = None
-    node.a_layers = 1
-    node.a_dim = None
-    node.f = None
-    node.f_layers = 5
-    node.f_ln = None
-    node.f_dim = None
-    node.f_ngp = None
+    node.hid_dim = None  # as above; all blocks must agree
+    node.dropout = None  # as above
+    node.a = "sa"  # action branch: self-attention
+    node.a_nhead = None  # as above
+    node.a_ffdim = None  # as above
+    node.a_layers = 1  # as above
+    node.a_dim = None  # as above; all blocks must agree
+    node.f = None  # as above
+    node.f_layers = 5  # as above
+    node.f_ln = None  # as above
+    node.f_dim = None  # as above
+    node.f_ngp = None  # as above
     return node
 
 
@@ -119,11 +119,11 @@ def _clip() -> CfgNode:
     node.name_map = []  # what to call classes in prompts: ["old name=new name", ...]
     node.embed_dim = 0  # width E of the text embeddings; 0: what the provider gives
     node.proj_hidden = 512  # inner width of the projection of frames
-    node.proj_dropout = 0.1
+    node.proj_dropout = 0.1  # within it
     node.feature = "frame_noprob"  # or frame: with the channels of the closed-set probabilities
     node.blocks = [-1]  # blocks whose frame features are aligned; the last of the list predicts
     node.temperature = 0.07
-    node.learn_temperature = False
+    node.learn_temperature = False  # by gradient, not below 0.01
     node.weight = 1.0  # of the contrastive loss
     node.t2v_mode = "supcon"  # text to video: supcon, exclude or logsum
     node.ignore_bg = False  # leave background frames out of the contrastive loss
