@@ -56,17 +56,15 @@ class MatchedFrames:
     """The labelled frames whose segment has a token, and that token.
 
     Args:
-        tokens: those that are matched, ``(m,)`` int64, without repetition.
-        counts: in how many pairs each is, ``(m,)``; None if all are in one.
+        pairs: token of each matched pair, ``(p,)`` int64.
         frames: which of the labelled frames these are, ``(k,)`` int64; None for all of them.
-        columns: place of the frame's token in ``tokens``, ``(k,)`` int64.
-        weights: of the frame's segment, ``(k,)``.
+        tokens: of each of these frames, ``(k,)`` int64.
+        weights: of the segment of each, ``(k,)``.
     """
 
-    tokens: Tensor
-    counts: Tensor | None
+    pairs: Tensor
     frames: Tensor | None
-    columns: Tensor
+    tokens: Tensor
     weights: Tensor
 
     @classmethod
@@ -82,20 +80,17 @@ class MatchedFrames:
             published: give the k-th pair the weight of the k-th segment instead of its own, as the
                 published code does.
         """
-        tokens, place, counts = match.tokens.unique(return_inverse=True, return_counts=True)
-        columns = place.new_full((len(targets.transcript),), -1)
-        columns[match.segments] = place
+        tokens = torch.full_like(targets.transcript, -1)
+        tokens[match.segments] = match.tokens
         if published:
             weights = segment_weight.clone()
             weights[match.segments] = segment_weight[: len(match.segments)]
             segment_weight = weights
-        columns = columns[targets.segments]
-        weights = segment_weight[targets.segments]
-        repeats = counts if len(tokens) < len(match.tokens) else None
+        tokens, weights = tokens[targets.segments], segment_weight[targets.segments]
         if len(match.segments) == len(targets.transcript):
-            return cls(tokens, repeats, None, columns, weights)
-        frames = (columns >= 0).nonzero()[:, 0]
-        return cls(tokens, repeats, frames, columns[frames], weights[frames])
+            return cls(match.tokens, None, tokens, weights)
+        frames = (tokens >= 0).nonzero()[:, 0]
+        return cls(match.tokens, frames, tokens[frames], weights[frames])
 
 
 def a2f_loss(logits: Tensor, matched: MatchedFrames, rows: FrameRows) -> Tensor:
@@ -113,11 +108,10 @@ def a2f_loss(logits: Tensor, matched: MatchedFrames, rows: FrameRows) -> Tensor:
     """
     if not len(matched.tokens):
         return _nothing(logits)
-    logits = logits.index_select(1, matched.tokens).float()
-    norm = (logits if matched.counts is None else logits + matched.counts.log()).logsumexp(1)
+    bias = torch.bincount(matched.pairs, minlength=logits.shape[1]).log()
     index, share = _of_matched(matched, rows)
-    values = logits[index, matched.columns] - norm[index]
-    return -(share * matched.weights * values).sum() / rows.num_read
+    loss = _Likelihood.apply(logits, bias, index, matched.tokens, share * matched.weights)
+    return loss / rows.num_read  # type: ignore[no-any-return]
 
 
 def f2a_loss(logits: Tensor, matched: MatchedFrames, rows: FrameRows) -> Tensor:
@@ -133,13 +127,44 @@ def f2a_loss(logits: Tensor, matched: MatchedFrames, rows: FrameRows) -> Tensor:
     """
     if not len(matched.tokens):
         return _nothing(logits)
-    logits = logits.index_select(0, matched.tokens).float()
-    if rows.is_read is not None:
-        logits = logits.masked_fill(~rows.is_read, -torch.inf)
-    norm = logits.logsumexp(1)
+    bias = None if rows.is_read is None else rows.is_read.log()
     index, share = _of_matched(matched, rows)
-    values = logits[matched.columns, index] - norm[matched.columns]
-    return -(share * matched.weights * values).sum() / rows.num_read
+    loss = _Likelihood.apply(logits, bias, matched.tokens, index, share * matched.weights)
+    return loss / rows.num_read  # type: ignore[no-any-return]
+
+
+class _Likelihood(torch.autograd.Function):
+    """Weighted sum of ``logsumexp(logits[row] + bias) - logits[row, column]`` over readings.
+
+    It keeps its input alone, and backward makes one array of that size, the gradient.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        bias: Tensor | None,
+        rows: Tensor,
+        columns: Tensor,
+        weights: Tensor,
+    ) -> Tensor:
+        full = logits.float()
+        norm = (full if bias is None else full + bias).logsumexp(1)
+        ctx.save_for_backward(logits, bias, norm, rows, columns, weights)
+        return (weights * (norm[rows] - full[rows, columns])).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        logits, bias, norm, rows, columns, weights = ctx.saved_tensors
+        weights = gradient * weights
+        totals = torch.zeros_like(norm).index_add_(0, rows, weights)
+        result = logits.float() - norm[:, None]
+        if bias is not None:
+            result += bias
+        result.exp_().mul_(totals[:, None])
+        result.index_put_((rows, columns), -weights, accumulate=True)
+        return result.to(logits.dtype), None, None, None, None
 
 
 def smooth_loss(logits: Tensor, *, is_log_prob: bool = False) -> Tensor:

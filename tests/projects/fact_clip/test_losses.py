@@ -82,6 +82,22 @@ def test_attention_losses_are_their_dense_definitions(
                 torch.testing.assert_close(one, other)
 
 
+def test_half_precision_logits_are_scored_in_full() -> None:
+    targets = VideoTargets.of(LABELS)
+    rows = FrameRows.of_frames(targets)
+    matched = MatchedFrames.of(PAIRS, targets, torch.ones(5))
+    half = (8 * torch.randn(len(LABELS), M)).bfloat16().requires_grad_()
+    full = half.detach().float().requires_grad_()
+    for loss in (a2f_loss, lambda x, *rest: f2a_loss(x.T, *rest), lambda x, *_: smooth_loss(x)):
+        found, expected = loss(half, matched, rows), loss(full, matched, rows)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected)
+        ours, theirs = (
+            torch.autograd.grad(value, leaf)[0] for value, leaf in ((found, half), (expected, full))
+        )
+        torch.testing.assert_close(ours, theirs.bfloat16())
+
+
 @pytest.mark.parametrize("by_segments", [False, True], ids=["frames", "segments"])
 def test_frame_loss_is_its_dense_definition(by_segments: bool) -> None:
     labels = LABELS.clone()
