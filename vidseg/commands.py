@@ -184,7 +184,7 @@ def load_model_config(args: argparse.Namespace) -> CfgNode:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     from vidseg.config import load_config
 
-    return load_config(args.config_file, args.overrides, args.plugin)
+    return load_config(args.config_file or None, args.overrides, args.plugin)
 
 
 def build_trained(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseg.errors import ConfigError, DataError, nearest
+from vidseg.files import write_atomically
 
 from .prompts import Prompts
 from .registry import TEXT_PROVIDERS
@@ -20,7 +21,7 @@ from .registry import TEXT_PROVIDERS
 if TYPE_CHECKING:
     from .embedding import TextSettings
 
-__all__ = ["EmbeddingsFile"]
+__all__ = ["EmbeddingsFile", "write_embeddings"]
 
 _WAY_OUT = "`python -m vidseg.projects.fact_clip embed` makes such a file"
 
@@ -121,3 +122,25 @@ class EmbeddingsFile:
             raise DataError(
                 f"{self.path}: the embedding of {name!r} is zero or holds NaN or infinity"
             )
+
+
+def write_embeddings(
+    path: Path, vectors: NDArray[Any], names: Sequence[str], templates: Sequence[str]
+) -> None:
+    """Writes a file of embeddings, whole or not at all.
+
+    Args:
+        path: of the ``.npz``.
+        vectors: ``(C, E)``.
+        names: C of them.
+        templates: that the embeddings are means over, for whoever opens the file.
+
+    Raises:
+        OSError: if the disk is full or not writable.
+    """
+    write_atomically(
+        path,
+        lambda file: np.savez(
+            file, embeddings=vectors, names=np.array(names), templates=np.array(templates)
+        ),
+    )
