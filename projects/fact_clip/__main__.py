@@ -7,7 +7,7 @@ import argparse
 from vidseg.commands import parse_command
 from vidseg.errors import run_command
 
-from .commands import average, embed
+from .commands import average, embed, timeline
 
 __all__ = ["main", "parse"]
 
@@ -21,7 +21,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """Reads the command line; nothing heavy is imported for it."""
     return parse_command(
         argv,
-        (embed, average),
+        (timeline, embed, average),
         module="vidseg.projects.fact_clip",
         description="Temporal action segmentation.",
         example=EXAMPLE,

@@ -180,7 +180,7 @@ def test_overrides_stand_anywhere() -> None:
     assert args.overrides == ["CLIP.gamma", "1", "CLIP.embed_dim", "4"]
 
 
-@pytest.mark.parametrize("command", ["embed", "average"])
+@pytest.mark.parametrize("command", ["timeline", "embed", "average"])
 def test_help_needs_neither_torch_nor_numpy(command: str) -> None:
     code = (
         "import sys\nfrom vidseg.projects.fact_clip.__main__ import main\n"
