@@ -67,7 +67,8 @@ class ActionFrameMapper(SequenceMapper):
         for key, value in (("warp", warp), ("segment_warp", segment_warp)):
             if value < 0:
                 raise ConfigError(f"FACT.{key} is {value}; give 0 for none, or up to about 1")
-        super().__init__(num_frames=num_frames * sampling_rate, category_map=category_map)
+        super().__init__(num_frames=num_frames, category_map=category_map)
+        self.num_frames *= sampling_rate  # that of the class above counts frames of the video
         self.sampling_rate = sampling_rate
         self.is_train = is_train
         self.drop_columns = list(drop_columns)
@@ -93,9 +94,11 @@ class ActionFrameMapper(SequenceMapper):
         """Gives the records to train on: all of them, but for those that show a held out class.
 
         Raises:
+            ConfigError: if the features have no column of a number in ``drop_columns``.
             DataError: if one has no labels, or none is left.
         """
         for record in records:
+            self._check_columns(record)
             if "labels" not in record:
                 place = DatasetCatalog.registered(name).json_file or name
                 raise DataError(
@@ -127,12 +130,14 @@ class ActionFrameMapper(SequenceMapper):
             video.
 
         Raises:
+            ConfigError: if the features have no column of a number in ``drop_columns``.
             DataError: if a file cannot be read, has another shape than before or holds anything
                 that is no finite number.
         """
         sample = super().__call__(record, rng)
         if self.drop_columns:
-            self._hide_columns(sample, record)
+            self._check_columns(record)
+            sample["features"][:, self.drop_columns] = 0.0
         rate = self.sampling_rate
         if "labels" in sample and not self.is_train:
             sample["full_labels"] = sample["labels"]
@@ -164,15 +169,14 @@ class ActionFrameMapper(SequenceMapper):
         numbers = super()._labels(labels)
         return numbers.masked_fill(numbers < 0, IGNORED)
 
-    def _hide_columns(self, sample: Sample, record: Record) -> None:
-        width = sample["features"].shape[1]
+    def _check_columns(self, record: Record) -> None:
+        width = record["feature_dim"]
         wrong = [column for column in self.drop_columns if column >= width]
         if wrong:
-            raise DataError(
-                f"FACT.drop_columns names {wrong[0]}, but {record['file_names'][0]} has "
-                f"{width} features per frame, numbered from 0"
+            raise ConfigError(
+                f"FACT.drop_columns names {wrong[0]}, but {record['file_names'][0]} has {width} "
+                f"features per frame, numbered from 0 to {width - 1}"
             )
-        sample["features"][:, self.drop_columns] = 0.0
 
 
 def sample_labels(labels: torch.Tensor, rate: int) -> torch.Tensor:
@@ -190,10 +194,10 @@ def sample_labels(labels: torch.Tensor, rate: int) -> torch.Tensor:
     if rate == 1 or not len(labels):
         return labels
     padding = -len(labels) % rate
-    windows = torch.nn.functional.pad(labels, (0, padding), value=-1).view(-1, rate)
+    other = int(labels.min()) - 1
+    windows = torch.nn.functional.pad(labels, (0, padding), value=other).view(-1, rate)
     counts = (windows[:, :, None] == windows[:, None, :]).sum(-1)  # (T, rate)
-    if padding:
-        counts[-1, rate - padding :] = 0
+    counts[windows == other] = 0
     # argmax of torch takes any of several maxima.
     first = (counts == counts.amax(1, keepdim=True)).to(torch.int8).numpy().argmax(1)
     return windows[torch.arange(len(windows)), torch.from_numpy(first)]
