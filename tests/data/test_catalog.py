@@ -3,12 +3,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from vidseg.data.catalog import Catalog, DatasetCatalog, Records
 from vidseg.data.categories import FAMILIES, category_map
+from vidseg.data.path_formats import PathFormat, split_options
 from vidseg.errors import DataError
 
 
@@ -102,6 +104,61 @@ def test_unknown_name_has_projects_loaded_and_known_ones_have_not() -> None:
     assert asked == ["of_a_project"]
     with pytest.raises(DataError, match=r"nearest: of_a_project; or give .*; plugin 'other' fail"):
         catalog.resolve("of_a_projekt")
+
+
+def test_format_of_a_project_makes_its_files_data_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, read = [], []
+
+    def reader(path: str, options: Mapping[str, str]) -> Callable[[], Records]:
+        return lambda: read.append((path, dict(options))) or Records([{"video_id": 1}])
+
+    lists = PathFormat((".lst",), reader, ("rate", "half"), {"item": "clip"})
+
+    def load(catalog: Catalog, name: str) -> list[str]:
+        asked.append(name)
+        catalog.register_format(lists)
+        return []
+
+    catalog = Catalog(on_miss=load)
+    file = tmp_path / "a.lst"
+    with pytest.raises(DataError, match=r"no such file or folder: .*a\.lst$"):
+        catalog.resolve(f"{file}?rate=2")
+    file.touch()
+    assert not asked
+    name = catalog.resolve(f"{file}?rate=2&half=1")
+    assert asked == [f"{file}?rate=2&half=1"]
+    assert name == f"{file}?half=1&rate=2"  # the same in any order
+    assert catalog.resolve(name) == name
+    assert len(catalog.get(name)) == 1
+    assert read == [(str(file), {"rate": "2", "half": "1"})]
+    assert (catalog.metadata(str(file)).item, catalog.metadata(str(file)).root) == (
+        "clip",
+        str(tmp_path),
+    )
+    monkeypatch.chdir(tmp_path)
+    assert catalog.resolve("a.lst?rate=2") == f"{file}?rate=2"
+    with pytest.raises(DataError, match=r"a\.lst has no option 'rat'; did you mean rate\?"):
+        catalog.resolve("a.lst?rat=2")
+    catalog.register_format(lists)  # again, as when a project is loaded twice
+    with pytest.raises(ValueError, match=r"\.lst have another format"):
+        catalog.register_format(PathFormat((".txt", ".lst"), reader))
+
+
+def test_options_of_paths(tmp_path: Path) -> None:
+    assert split_options("a/b.lst?x=1&y=c/d=e&") == ("a/b.lst", {"x": "1", "y": "c/d=e"})
+    assert split_options("a/b.lst") == ("a/b.lst", {})
+    odd = tmp_path / "what?x=1"
+    odd.mkdir()
+    assert split_options(str(odd)) == (str(odd), {})
+    with pytest.raises(DataError, match="'x' is no option; write key=value"):
+        split_options("a.lst?x")
+    with pytest.raises(DataError, match="'x' is given twice"):
+        split_options("a.lst?x=1&x=1")
+    (tmp_path / "videos").mkdir()
+    with pytest.raises(DataError, match=r"videos takes no options, but '.*videos\?x=1' gives"):
+        DatasetCatalog.resolve(f"{tmp_path / 'videos'}?x=1")
 
 
 def test_files_know_better_than_the_registration() -> None:

@@ -125,6 +125,8 @@ def test_metric_by_its_end() -> None:
 def test_inference_directory_of_a_path(tmp_path: Path) -> None:
     assert inference_dir("out", "ovis_val") == Path("out/inference/ovis_val")
     assert inference_dir("out", "/data/my/valid.json") == Path("out/inference/my_valid")
+    splits = {inference_dir("out", f"/data/my/test.lst{query}") for query in ("", "?a=/b/c&d=1")}
+    assert splits == {Path("out/inference/my_test"), Path("out/inference/my_test_a-c_d-1")}
     splits = {inference_dir("out", f"/data/{split}/instances.json") for split in ("train", "valid")}
     assert len(splits) == 2
 
