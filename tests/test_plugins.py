@@ -80,6 +80,40 @@ def test_config_in_the_plugins_folder_finds_it(project_root: Path) -> None:
     assert "vidseg.projects.toy_owner.part" not in sys.modules
 
 
+TRANSLATING = """
+from dataclasses import replace
+from vidseg.config.published import WithoutEffect
+
+TRANSLATED_KEYS = ("steps",)
+WITHOUT_EFFECT = {"log.colour": WithoutEffect("red", "nothing is coloured")}
+
+def add_config(cfg):
+    cfg.MODEL.STRANGE_WIDTH = 1
+
+def translate(items):
+    return [
+        replace(item, key="SOLVER.MAX_ITER", value=10 * int(item.value))
+        if item.key == "steps" else item
+        for item in items
+    ]
+"""
+
+
+def test_plugin_translates_published_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugin = tmp_path / "strange_plugin.py"
+    plugin.write_text(TRANSLATING)
+    monkeypatch.setenv("VIDSEG_PLUGINS", str(plugin))
+    cfg = load_config(None, ["SOLVER.MAX_ITER", "1", "steps", "5", "log.colour", "blue"])
+    assert (cfg.SOLVER.MAX_ITER, cfg.MODEL.STRANGE_WIDTH) == (50, 1)
+    assert "config keys without effect: log.colour (nothing is coloured)" in caplog.text
+    assert load_config(None, ["steps", "5", "SOLVER.MAX_ITER", "1"]).SOLVER.MAX_ITER == 1
+    with pytest.raises(ConfigError, match=r"unknown key step .*; did you mean steps\?"):
+        load_config(None, ["step", "5"])
+    assert not load_config(None, ["SOLVER.MAX_ITER", "1"]).MODEL.get("STRANGE_WIDTH")
+
+
 def test_keys_of_another_plugin_are_found_on_a_miss(project_root: Path, tmp_path: Path) -> None:
     make_plugin(project_root, "toy_keys", key="FAR")
     file = tmp_path / "elsewhere.yaml"
