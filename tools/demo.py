@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import json
-import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 # A checkout works without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from vidseg.commands import Failures, load_model_config, positive, split_overrides
 from vidseg.errors import UserError, run_command
 from vidseg.files import make_folder, write_atomically
 
@@ -78,7 +77,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="show what the model read, too, in DIR/<name>/explain/",
     )
     parser.add_argument(
-        "--explain-tracks", type=_positive, metavar="N", help="the best N tracks (5)"
+        "--explain-tracks", type=positive, metavar="N", help="the best N tracks (5)"
     )
     parser.add_argument(
         "--classes",
@@ -87,9 +86,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="names to call things by, one a line, for models of features that match text",
     )
     parser.add_argument(
-        "--every", type=_positive, default=1, metavar="N", help="take each N-th frame"
+        "--every", type=positive, default=1, metavar="N", help="take each N-th frame"
     )
-    parser.add_argument("--max-frames", type=_positive, metavar="N", help="stop after N frames")
+    parser.add_argument("--max-frames", type=positive, metavar="N", help="stop after N frames")
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="P", help="name, module or path; repeat"
     )
@@ -100,10 +99,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> int:
     """Shows every input; one that fails does not stop the others."""
     args = parse(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    from vidseg.config import load_config
-
-    cfg = load_config(args.config_file, args.overrides, args.plugin)  # mistakes show at once
+    cfg = load_model_config(args)  # mistakes show at once
     from vidseg.sequence_predictor import takes_features
 
     reads_features = takes_features(cfg)
@@ -156,7 +152,6 @@ def _check_options(args: argparse.Namespace, model: str, *, reads_features: bool
 
 def _show_sequences(cfg: CfgNode, args: argparse.Namespace) -> int:
     """Shows every feature sequence; one that fails does not stop the others."""
-    from vidseg.commands import Failures
     from vidseg.data.documents import read_documents
     from vidseg.errors import DataError
     from vidseg.sequence_predictor import SequencePredictor
@@ -196,51 +191,13 @@ def _show_sequences(cfg: CfgNode, args: argparse.Namespace) -> int:
 def _with_overrides(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
     """Parses; ``--input`` takes any number of paths, so trailing KEY VALUE pairs end up there."""
     args = parser.parse_intermixed_args(argv)
-    is_key = functools.partial(_is_key, args)
-    first = next((i for i, word in enumerate(args.input) if is_key(word)), len(args.input))
-    args.overrides = [*args.input[first:], *args.overrides]
-    args.input = args.input[:first]
+    args.input, trailing = split_overrides(args.input)
+    args.overrides = [*trailing, *args.overrides]
     if not args.input:
         parser.error("--input: no path given")
     if args.explain_tracks and not args.explain:
         parser.error("--explain-tracks: only with --explain")
     return args
-
-
-def _is_key(args: argparse.Namespace, word: str) -> bool:
-    """Tells ``INPUT.MIN_SIZE_TEST`` from a path; in lower case it is none yet, but meant as one."""
-    if not word.replace(".", "").replace("_", "").isalnum() or Path(word).exists():
-        return False
-    return word.isupper() or _is_meant_as_key(word) or _is_key_of_project(args, word)
-
-
-def _is_key_of_project(args: argparse.Namespace, word: str) -> bool:
-    """Tells ``FACT.mwt``, which the config has with the keys of its project."""
-    from vidseg.config import load_config
-
-    try:
-        return load_config(args.config_file, plugins=args.plugin).has(word)
-    except UserError:  # told when the config is loaded with the overrides
-        return False
-
-
-def _is_meant_as_key(word: str) -> bool:
-    """Tells ``model.device``, which the config corrects, from ``model.mp4``, which is missing."""
-    from vidseg.config import get_cfg
-
-    group, _, name = word.upper().partition(".")
-    if not name or group not in get_cfg():
-        return False
-    from vidseg.video.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-
-    return Path(word).suffix.lower() not in IMAGE_SUFFIXES | VIDEO_SUFFIXES
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
 
 
 def _show(predictor: VideoPredictor, path: Path, folder: Path, args: argparse.Namespace) -> str:

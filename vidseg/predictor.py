@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidseg.config import CfgNode
+from vidseg.commands import build_trained
+from vidseg.config import CfgNode, as_config
 from vidseg.data import DatasetCatalog
 from vidseg.data.transforms import Resize, shortest_edge_size
 from vidseg.engine.precision import Precision
-from vidseg.engine.trained import load_trained, loaded_config
 from vidseg.errors import ConfigError, DataError, UserError
 from vidseg.host_memory import release_freed_memory
 from vidseg.modeling.meta_arch import RecordedSession, Recorder, VideoSession
@@ -93,8 +93,8 @@ class VideoPredictor:
         Raises:
             UserError: if the config is wrong, or there are no weights for a part of the model.
         """
-        cfg = loaded_config(config, overrides, plugins)
-        model = load_trained(cfg, weights)
+        cfg = as_config(config, overrides, plugins)
+        model = build_trained(cfg, str(weights or ""))
         class_names, category_ids = _classes(cfg)
         return cls(
             model,

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from vidseg.config import CfgNode
+from vidseg.commands import build_trained
+from vidseg.config import CfgNode, as_config
 from vidseg.data import Record
 from vidseg.data.documents import read_documents
 from vidseg.data.mappers import Sample, build_mapper, mapper_class
 from vidseg.engine.precision import Precision
-from vidseg.engine.trained import load_trained, loaded_config
 from vidseg.errors import ConfigError, DataError, UserError
 
 __all__ = ["SequencePredictor", "takes_features"]
@@ -71,13 +71,13 @@ class SequencePredictor:
             UserError: if the config is wrong or its model reads frames, or there are no weights for
                 a part of the model.
         """
-        cfg = loaded_config(config, overrides, plugins)
+        cfg = as_config(config, overrides, plugins)
         if not takes_features(cfg):
             raise ConfigError(
                 f"{cfg.MODEL.META_ARCHITECTURE} reads frames, not features (DATASETS."
                 f"DATASET_TYPE_TEST is {cfg.DATASETS.DATASET_TYPE_TEST[0]!r}); use VideoPredictor"
             )
-        model = load_trained(cfg, weights)
+        model = build_trained(cfg, str(weights or ""))
         return cls(
             model,
             build_mapper(cfg, cfg.DATASETS.DATASET_TYPE_TEST[0], is_train=False),

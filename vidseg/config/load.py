@@ -18,7 +18,7 @@ from vidseg.config.source import Assignment, read_file, read_overrides
 from vidseg.config.values import coerce
 from vidseg.errors import ConfigError, UserError
 
-__all__ = ["load_config"]
+__all__ = ["as_config", "load_config"]
 
 # Of two keys for one thing, the one that is set later: a number of iterations on the command line
 # shortens a run whose file counts epochs.
@@ -56,6 +56,28 @@ def load_config(
         builder.adopt(owner)
     builder.assign_all([*items, *override_items])
     return builder.finish()
+
+
+def as_config(
+    config: str | os.PathLike[str] | CfgNode,
+    overrides: Sequence[Any] = (),
+    plugins: Sequence[str] = (),
+) -> CfgNode:
+    """Gives a config that may be loaded already.
+
+    Args:
+        config: YAML file, or a config already loaded.
+        overrides: ``[KEY, VALUE, ...]``; they do not apply to a config already loaded.
+        plugins: to load besides the config's own; likewise.
+
+    Raises:
+        ConfigError: if the config is wrong, or is loaded and would be changed.
+    """
+    if not isinstance(config, CfgNode):
+        return load_config(config, overrides, plugins)
+    if overrides or plugins:
+        raise ConfigError("overrides and plugins need a config file, not a loaded config")
+    return config
 
 
 class _Builder:
