@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from vidseg import plugins
 from vidseg.config import get_cfg, load_config
 from vidseg.config.node import leaves
 from vidseg.config.values import NULLABLE_KEYS
-from vidseg.projects.fact_clip.settings import BlockSettings
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 DECLARATIONS = [
@@ -21,21 +19,10 @@ DECLARATIONS = [
 ]
 
 
-# Names of published keys that are no capitals; an attribute of that name may be anything else.
-LOWER = {
-    part
-    for key, _ in leaves(load_config(None, [], list(plugins.discover())))
-    for part in key.split(".")
-    if not part.isupper()
-}
-# What code calls a group of such keys, where it is a variable.
-GROUPS = ("node", "fact", "clip", "loss")
-
-
 def chain_of(node: ast.expr) -> tuple[str, list[str]]:
     """``self.cfg.MODEL.X`` becomes ``("cfg", ["MODEL", "X"])``; the root is its last name."""
     names: list[str] = []
-    while isinstance(node, ast.Attribute) and (node.attr.isupper() or node.attr in LOWER):
+    while isinstance(node, ast.Attribute) and node.attr.isupper():
         names.insert(0, node.attr)
         node = node.value
     if isinstance(node, ast.Attribute):
@@ -73,15 +60,13 @@ class Reads(ast.NodeVisitor):
                 self.full.add(key)
             elif root in self.aliases:
                 self.full.update(group + key for group in self.aliases[root])
-            elif key.isupper() or root in GROUPS:
+            else:
                 self.endings.add(f".{key}")
         self.generic_visit(node)
 
 
 def all_reads() -> Reads:
     total = Reads()
-    # Settings of a block are read by the names of these fields.
-    total.endings = {f".{field.name}" for field in dataclasses.fields(BlockSettings)}
     for root in ("vidseg", "projects", "tools"):
         for file in sorted((CHECKOUT / root).rglob("*.py")):
             if file not in DECLARATIONS:
@@ -115,11 +100,13 @@ def test_every_key_that_is_read_exists() -> None:
 @pytest.mark.parametrize("file", DECLARATIONS, ids=lambda file: file.parent.name)
 def test_every_key_has_a_comment(file: Path) -> None:
     lines = file.read_text().splitlines()
+    cfg = load_config(None, [], list(plugins.discover()))
+    known = {key.rpartition(".")[2] for key, _ in leaves(cfg)}
     for node in ast.walk(ast.parse("\n".join(lines))):
         if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Attribute):
             continue
         name, is_group = node.targets[0].attr, isinstance(node.value, ast.Call)
-        if not (name.isupper() or name in LOWER) or is_group:
+        if name not in known or is_group:
             continue
         above = node.lineno - 2
         while lines[above].rstrip().endswith("CfgNode()"):

@@ -122,7 +122,7 @@ def _clip() -> CfgNode:
     node.proj_dropout = 0.1  # within it
     node.feature = "frame_noprob"  # or frame: with the channels of the closed-set probabilities
     node.blocks = [-1]  # blocks whose frame features are aligned; the last of the list predicts
-    node.temperature = 0.07
+    node.temperature = 0.07  # divides the cosines in the contrastive loss
     node.learn_temperature = False  # by gradient, not below 0.01
     node.weight = 1.0  # of the contrastive loss
     node.t2v_mode = "supcon"  # text to video: supcon, exclude or logsum
