@@ -33,6 +33,27 @@ def test_rows_that_are_not_contiguous() -> None:
         torch.testing.assert_close(linear(x, weight), F.linear(x, weight))
 
 
+@needs_onednn
+@pytest.mark.parametrize("columns", [slice(0, 128), slice(0, 256, 2)])
+def test_the_kernels_never_get_part_of_a_wider_matrix(columns: slice, monkeypatch) -> None:
+    kernel, seen = torch.ops.mkldnn._linear_pointwise, []
+
+    def note(x: torch.Tensor, weight: torch.Tensor, *rest: object) -> torch.Tensor:
+        seen.append(weight.is_contiguous() or weight.t().is_contiguous())
+        return kernel(x, weight, *rest)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", note)
+    x, weight = draw(5, 128), draw(160, 256)[:, columns]
+    with torch.no_grad():
+        torch.testing.assert_close(linear(x, weight), F.linear(x, weight))
+        torch.testing.assert_close(linear(weight, x.repeat(40, 1)), weight @ x.t().repeat(1, 40))
+        torch.testing.assert_close(
+            linear(weight.t(), draw(160, 200).t()), weight.t() @ draw(160, 200)
+        )
+    assert len(seen) >= 3
+    assert all(seen)
+
+
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("wanted", [(True, True, True), (False, True, True), (True, False, False)])
 def test_gradients_of_a_linear_layer(wanted: tuple[bool, ...], relu: bool) -> None:

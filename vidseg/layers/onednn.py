@@ -253,6 +253,8 @@ def _product(
 
 def _kernel(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
     after = "relu" if relu else "none"
+    if not (weight.is_contiguous() or weight.t().is_contiguous()):
+        weight = weight.contiguous()  # part of a wider matrix takes oneDNN hundreds of times longer
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], "")
 
 
