@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from vidseg.layers.onednn import Linear
+from vidseg.layers.onednn import Linear, linear
 
 from .action_branch import SADecoder, SCADecoder, TranscriptGRU
 from .cross_attention import CrossAttention
+from .filters import filter_frames
 from .frame_branch import MSTCN, MSTCN2
 from .heads import ClassHead
 from .segments import Segments, find_segments
 from .settings import BlockSettings
+from .taps import PointwiseTaps
 
 __all__ = [
     "BlockOutput",
@@ -234,7 +235,7 @@ class UpdateBlockTDU(_SegmentPooling):
         tokens = self.action_branch(tokens, token_pos=token_pos)
         tokens, token_logits = self.head.tokens(tokens)
         pooled, a2f_logits, a2f = self.a2f_layer(tokens, pooled, x_pos=token_pos, y_pos=seg_pos)
-        frames = self.sf_merge(torch.cat([segments.to_frames(pooled), frames], 1))
+        frames = self._merge(segments, pooled, frames)
         frames, frame_logits = self.head.frames(self.frame_branch(frames))
         return BlockOutput(
             frames,
@@ -248,6 +249,15 @@ class UpdateBlockTDU(_SegmentPooling):
             segments,
             segment_logits,
         )
+
+    def _merge(self, segments: Segments, pooled: Tensor, frames: Tensor) -> Tensor:
+        """Maps ``[segment of the frame | frame]`` to F; segments are mapped before copying."""
+        merge = self.sf_merge[0]
+        weight, bias = merge.weight, merge.bias
+        pooled_weight, frame_weight = weight.split([pooled.shape[1], frames.shape[1]], 1)
+        copied = segments.to_frames(linear(pooled, pooled_weight))
+        weights = (frame_weight, bias)
+        return filter_frames(frames, PointwiseTaps(), weights, residual=copied).relu()
 
 
 def build_block(settings: BlockSettings, input_dim: int, head: ClassHead) -> nn.Module:

@@ -18,18 +18,18 @@ __all__ = ["DilatedTaps", "FoldedTaps", "PointwiseTaps", "folding_pays"]
 
 @dataclass(frozen=True)
 class PointwiseTaps:
-    """A 1x1 convolution: weights ``(O, I, 1)`` and ``(O,)``."""
+    """A linear map: weights ``(O, I)``, or ``(O, I, 1)`` of a 1x1 convolution, and ``(O,)``."""
 
     offsets: tuple[int, ...] = (0,)
 
     def assemble(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """See ``filters.Taps``."""
         weight, bias = weights
-        return weight[..., 0], bias
+        return weight.flatten(1), bias
 
     def take_apart(self, weights: Sequence[Tensor], taps: Tensor, bias: Tensor) -> list[Tensor]:
         """See ``filters.Taps``."""
-        return [taps[..., None], bias]
+        return [taps.view_as(weights[0]), bias]
 
 
 class DilatedTaps:
