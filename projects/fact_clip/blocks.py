@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -252,11 +253,10 @@ class UpdateBlockTDU(_SegmentPooling):
 
     def _merge(self, segments: Segments, pooled: Tensor, frames: Tensor) -> Tensor:
         """Maps ``[segment of the frame | frame]`` to F; segments are mapped before copying."""
-        merge = self.sf_merge[0]
-        weight, bias = merge.weight, merge.bias
-        pooled_weight, frame_weight = weight.split([pooled.shape[1], frames.shape[1]], 1)
+        merge: Any = self.sf_merge[0]
+        pooled_weight, frame_weight = merge.weight.split([pooled.shape[1], frames.shape[1]], 1)
         copied = segments.to_frames(linear(pooled, pooled_weight))
-        weights = (frame_weight, bias)
+        weights = (frame_weight, merge.bias)
         return filter_frames(frames, PointwiseTaps(), weights, residual=copied).relu()
 
 
