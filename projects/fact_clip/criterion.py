@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import torch
@@ -95,23 +95,15 @@ class LossSettings:
 
 
 def loss_settings(cfg: CfgNode | LossSettings) -> LossSettings:
-    """Reads ``Loss`` of a config; settings are given back as they are.
+    """Reads ``Loss`` of a config, perhaps a published one; settings are given back as they are.
 
     Raises:
         ConfigError: if a value is unknown or out of range.
     """
     if isinstance(cfg, LossSettings):
         return cfg
-    node = cfg.Loss
-    return LossSettings(
-        match=node.match,
-        pc=node.pc,
-        a2fc=node.a2fc,
-        bgw=node.bgw,
-        nullw=node.nullw,
-        sw=node.sw,
-        published_weights=node.published_weights,
-    )
+    names = [field.name for field in fields(LossSettings) if field.name in cfg.Loss]
+    return LossSettings(**{name: cfg.Loss[name] for name in names})
 
 
 class MatchCriterion(nn.Module):

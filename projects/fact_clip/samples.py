@@ -43,9 +43,10 @@ def read_features(sample: Sample, width: int) -> Tensor:
     if features.dim() != 2:
         raise ValueError(f"features are (frames, {width}), got {tuple(features.shape)}")
     if features.shape[1] != width:
+        way_out = "transpose them" if len(features) == width else "config: FACT.input_dim"
         raise ValueError(
-            f"the features are {features.shape[1]} wide, the model was built for {width} (config: "
-            "FACT.input_dim)"
+            f"the features are {tuple(features.shape)}, frames first, but the model was built for "
+            f"{width} per frame ({way_out})"
         )
     if not len(features):
         raise ValueError("there are no frames")
@@ -85,4 +86,4 @@ def read_labels(sample: Sample, num_frames: int, num_classes: int) -> Tensor | N
     ignored = labels < 0
     if "mask" in sample:
         ignored |= ~sample["mask"]
-    return labels.masked_fill(ignored, IGNORED)
+    return labels.long().masked_fill(ignored, IGNORED)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from vidseg.config import CfgNode
 from vidseg.errors import ConfigError
 from vidseg.projects.fact_clip.criterion import LossSettings, MatchCriterion
 from vidseg.projects.fact_clip.matching import (
@@ -146,3 +147,11 @@ def test_bad_settings_name_their_key(change: dict[str, float], says: str) -> Non
 def test_background_must_be_a_class() -> None:
     with pytest.raises(ConfigError, match="bg_class 3"):
         MatchCriterion(LossSettings(), 3, [3])
+
+
+def test_a_config_may_have_the_published_keys_alone() -> None:
+    cfg = CfgNode({"Loss": CfgNode({"match": "o2m", "pc": 0.2, "bgw": 0.5, "nullw": 0.05})})
+    criterion = MatchCriterion(cfg, n_classes=3, bg_class=[1])
+    assert criterion.settings == LossSettings(match="o2m", pc=0.2, bgw=0.5, nullw=0.05)
+    assert criterion.class_weight.tolist() == [1, 0.5, 1]
+    assert criterion.null_weight == 0.05

@@ -127,6 +127,24 @@ def test_prediction_needs_no_labels() -> None:
     assert torch.equal(with_labels.probabilities, without.probabilities)
 
 
+def test_labels_of_another_integer_type() -> None:
+    model = build(Loss__nullw=0.2).train()
+    sample = video(LABELS)
+    expected = total(model([sample]))
+    assert torch.equal(total(model([{**sample, "labels": sample["labels"].int()}])), expected)
+
+
+def test_what_the_demo_writes(tmp_path: Path) -> None:
+    model = build().eval()
+    sample = {**video(LABELS), "frame_indices": range(56)}
+    [prediction] = model([sample])
+    says = model.write_prediction(tmp_path / "view", sample, prediction)
+    assert "56 frames" in says
+    assert f"class {prediction.labels[0]}" in says
+    found = sorted(path.name for path in (tmp_path / "view").iterdir())
+    assert found == ["segments.csv", "timeline.png"]
+
+
 def test_frames_that_are_missing_are_not_trained() -> None:
     model = build(Loss__nullw=0.2).train()
     sample = video(LABELS)
@@ -140,7 +158,8 @@ def test_frames_that_are_missing_are_not_trained() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"features": torch.zeros(4, WIDTH + 1)}, "13 wide, the model was built for 12"),
+        ({"features": torch.zeros(4, 13)}, r"\(4, 13\).*built for 12 .*FACT.input_dim"),
+        ({"features": torch.zeros(WIDTH, 56)}, r"\(12, 56\).*transpose them"),
         ({"features": torch.zeros(0, WIDTH)}, "no frames"),
         ({"features": torch.zeros(4, 3, WIDTH)}, r"\(4, 3, 12\)"),
         ({"features": torch.full((56, WIDTH), torch.nan)}, "frame 0 hold NaN"),
