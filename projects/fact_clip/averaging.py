@@ -18,11 +18,13 @@ from typing import Any
 from vidseg.errors import DataError
 from vidseg.evaluation.finished_runs import FinishedRun, read_run
 from vidseg.evaluation.report import write_text
+from vidseg.files import read_json
 
 __all__ = ["NAMES", "Score", "Table", "as_markdown", "gather", "read_runs", "write_average"]
 
 NAMES = ("average.md", "average.csv")
 
+_METRICS = "metrics.json"
 _SPLIT = re.compile(r"split[^_./?]+", re.IGNORECASE)
 # Runs that differ in these alone are folds or repetitions of one another.
 _OWN = (
@@ -108,25 +110,43 @@ def read_runs(folders: Iterable[Path], on_error: Callable[[DataError], None]) ->
     """Reads the runs in folders or below them; each once, however often it is named.
 
     Args:
-        folders: run directories, or what holds some.
+        folders: run directories, or what holds some; or a ``metrics.json`` of an evaluation.
         on_error: told of each that is missing, damaged or not finished, which is left out.
     """
     found: dict[Path, FinishedRun] = {}
     for given in folders:
-        configs = sorted(given.rglob("config.yaml")) if given.is_dir() else []
-        if not configs:
+        if given.name == _METRICS:
+            places = [given]
+        else:
+            places = [path.parent for path in sorted(given.rglob("config.yaml"))]
+        if not places:
             on_error(DataError(f"{given} holds no run: there is no config.yaml in it or below"))
-        for folder in (path.parent for path in configs):
-            if folder.resolve() in found:
+        for place in places:
+            if place.resolve() in found:
                 continue
             try:
-                run = read_run(folder)
-                if not run.metrics:
-                    raise DataError(f"{folder} is not finished: it has no final metrics")
-                found[folder.resolve()] = run
+                found[place.resolve()] = _read(place)
             except DataError as error:
                 on_error(error)
     return list(found.values())
+
+
+def _read(place: Path) -> FinishedRun:
+    """Reads a run directory, or the metrics of one evaluation in OUTPUT_DIR/inference/<set>."""
+    if place.name != _METRICS:
+        run = read_run(place)
+        if not run.metrics:
+            raise DataError(f"{place} is not finished: it has no final metrics")
+        return run
+    flat = read_json(place)
+    if not isinstance(flat, dict):
+        raise DataError(f"{place} holds no metrics")
+    folder = place.resolve().parent
+    output_dir = folder.parents[1]
+    # An evaluation of weights from elsewhere leaves no config.
+    config = read_run(output_dir).config if (output_dir / "config.yaml").is_file() else {}
+    values = {k: float(v) for k, v in flat.items() if isinstance(v, int | float)}
+    return FinishedRun(folder, config, {folder.name: values})
 
 
 def gather(runs: Iterable[FinishedRun]) -> list[Table]:
@@ -244,9 +264,14 @@ def _as_csv(tables: Sequence[Table]) -> str:
 
 def _split_of(dataset: str) -> tuple[str, str]:
     """Gives what the splits of a data set have in common, and which one it is."""
-    folder, slash, name = dataset.rpartition("/")
-    match = _SPLIT.search(name)
-    return f"{folder}{slash}{_SPLIT.sub('split*', name)}", match[0] if match else name
+    path, mark, options = dataset.partition("?")
+    folder, slash, name = path.rpartition("/")
+    matches = list(_SPLIT.finditer(name))
+    if not matches:
+        return dataset, name
+    last = matches[-1]  # before it, the name of a folder may stand: splits_test.split1
+    common = f"{name[: last.start()]}split*{name[last.end() :]}"
+    return f"{folder}{slash}{common}{mark}{options}", last[0]
 
 
 def _title(family: str, own: dict[str, Any], twins: Sequence[dict[str, Any]]) -> str:

@@ -111,7 +111,9 @@ def _clip() -> CfgNode:
     node = CfgNode()
     node.enable = True  # of META_ARCHITECTURE FACT_CLIP: False trains FACT alone
     node.text_provider = "words"  # words, hash, file, sentence, open_clip or transformers_clip
-    node.text_file = ""  # embeddings (file), weights (open_clip), else the folder of a model
+    # Embeddings (file), weights (open_clip), else the folder of a model; as given, or below the
+    # data set root
+    node.text_file = ""
     # A published model: NAME/TAG for open_clip, as ViT-B-32/laion2b_s34b_b79k; OWNER/NAME of the
     # hub for transformers_clip and sentence; "": the provider's usual one
     node.text_model = ""

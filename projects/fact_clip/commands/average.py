@@ -17,10 +17,11 @@ EXAMPLE = """examples:
   python -m vidseg.projects.fact_clip average --input output/salads50/split1 output/salads50/split2
   python -m vidseg.projects.fact_clip average --input output/salads50 --output output/salads50
 
-The input are run directories (OUTPUT_DIR) or folders that hold some. Runs that share all settings
-make a table: a row for each split of a data set, and the mean over splits. Written to --output:
-average.md, and average.csv with all metrics. A run that is damaged or not finished is named and
-left out; the exit code is then 1.
+The input are run directories (OUTPUT_DIR), folders that hold some, or the metrics.json of single
+evaluations (OUTPUT_DIR/inference/<set>/metrics.json). Runs that share all settings make a table: a
+row for each split of a data set, and the mean over splits. Written to --output: average.md, and
+average.csv with all metrics. A run that is damaged or not finished is named and left out; the exit
+code is then 1.
 """
 
 
@@ -28,7 +29,7 @@ def add_parser(commands: Any) -> None:
     """Adds the command."""
     parser = add_command(commands, "average", "Averages runs over splits and seeds.", EXAMPLE)
     parser.add_argument(
-        "--input", required=True, nargs="+", type=Path, metavar="DIR", help="runs, or above them"
+        "--input", required=True, nargs="+", type=Path, metavar="PATH", help="runs, or above them"
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="for the two files (none)")
     parser.add_argument(

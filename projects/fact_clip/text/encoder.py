@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseg.data.synthetic import cache_root
-from vidseg.files import write_atomically
+from vidseg.files import remove_stale_drafts, write_atomically
 
 from .prompts import Prompts
 
@@ -87,6 +87,7 @@ def _read(path: Path, count: int) -> NDArray[Any] | None:
 def _write(path: Path, vectors: NDArray[Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale_drafts(path.parent)
         write_atomically(path, lambda file: np.savez(file, embeddings=vectors), durable=False)
     except OSError as error:  # a disk that cannot be written only costs time
         reason = error.strerror or error

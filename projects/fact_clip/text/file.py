@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddingsFile", "write_embeddings"]
 
-_WAY_OUT = "`python -m vidseg.projects.fact_clip embed` makes such a file"
+_WAY_OUT = "`python -m vidseg.projects.fact_clip embed` makes a file"
 
 
 @TEXT_PROVIDERS.register(name="file")
@@ -70,7 +70,8 @@ class EmbeddingsFile:
             if row is None:
                 close = ", ".join(nearest(name, known)) or f"none of its {len(known)} is like it"
                 raise DataError(
-                    f"{self.path} has no embedding of the class {name!r}; nearest: {close}"
+                    f"{self.path} has no embedding of the class {name!r}; nearest: {close}; "
+                    f"{_WAY_OUT}"
                 )
             rows.append(row)
         return vectors[rows]

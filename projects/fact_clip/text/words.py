@@ -26,7 +26,7 @@ __all__ = ["DEFAULT_WIDTH", "WordBag", "hashed_direction"]
 
 DEFAULT_WIDTH = 256
 
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"[^\W_]+")
 
 
 @TEXT_PROVIDERS.register(name="words")

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from vidseg.errors import ConfigError, DataError, UserError
+from vidseg.evaluation.finished_runs import FinishedRun
 from vidseg.projects.fact_clip.__main__ import main, parse
 from vidseg.projects.fact_clip.averaging import gather, read_runs
 from vidseg.projects.fact_clip.text import Prompts, TextSettings, embed_names
@@ -147,6 +148,40 @@ def test_other_settings_make_another_table(tmp_path: Path) -> None:
 def test_runs_named_twice_count_once(tmp_path: Path) -> None:
     one = make_run(tmp_path / "one", "split1", 0, acc(5))
     assert len(read_runs([one, tmp_path, one / ".." / "one"], pytest.fail)) == 1
+
+
+def test_names_of_splits(tmp_path: Path) -> None:
+    names = {
+        "/data/salads/splits/test.split1.bundle?features=/x/split9": "split1",
+        "splits_test.split10": "split10",
+        "50salads_split2_test": "split2",
+        "actions_synthetic_test": "actions_synthetic_test",
+        "/data/a/splits/test.bundle": "test.bundle",
+    }
+    run = FinishedRun(tmp_path, {}, {name: acc(1) for name in names})
+    tables = gather([run])
+    assert [score.split for table in tables for score in table.scores] == [*names.values()]
+    assert tables[0].title == "/data/salads/splits/test.split*.bundle?features=/x/split9"
+
+
+def test_single_evaluations_are_averaged(tmp_path: Path) -> None:
+    paths = []
+    for split, value in (("split1", 4.0), ("split2", 5.0)):
+        path = tmp_path / split / "inference" / f"a_{split}_test" / "metrics.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"merged/Acc": value, "undefined": None}))
+        paths.append(path)
+    (tmp_path / "split1" / "config.yaml").write_text("SEED: 1\n")
+    (tmp_path / "split2" / "config.yaml").write_text("SEED: 1\n")
+    (table,) = gather(read_runs([*paths, paths[0]], pytest.fail))
+    assert table.mean("merged/Acc") == 4.5
+    assert table.metrics == ["merged/Acc"]
+    (table,) = gather(read_runs(paths[:1], pytest.fail))
+    paths[0].write_text("[]")
+    failures: list[DataError] = []
+    assert read_runs([paths[0], tmp_path / "no" / "metrics.json"], failures.append) == []
+    assert "holds no metrics" in str(failures[0])
+    assert "does not exist" in str(failures[1])
 
 
 def test_runs_that_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,10 +117,20 @@ def test_a_file_may_lie_below_the_data_set_root(
     assert embed_names(TextSettings("file", "a.npz"), ["a"]).shape == (1, 4)
 
 
+def test_signs_part_words() -> None:
+    cfg = config(name_map=["a=Cut_tomato,  cheese!", "b=cheese tomato (cut)"])
+    first, second = embed_classes(cfg, ["a", "b"])
+    assert torch.allclose(first, second, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("names", "vectors", "message"),
     [
-        (["cut_tomatoes"], None, "no embedding of the class 'cut_tomato'; nearest: cut_tomatoes"),
+        (
+            ["cut_tomatoes"],
+            None,
+            "class 'cut_tomato'; nearest: cut_tomatoes; .*embed",
+        ),
         (["x"], None, "no embedding of the class 'cut_tomato'; nearest: none of its 1"),
         (["cut_tomato", "a"], np.eye(3), "has 3 embeddings, but 2 names"),
         (["cut_tomato", "cut_tomato"], None, "names 'cut_tomato' twice"),
