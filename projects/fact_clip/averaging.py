@@ -37,6 +37,8 @@ _OWN = (
     "CLIP.calibration_set",
     "FACT.drop_columns",
 )
+# The same number of epochs takes other numbers of iterations where splits differ in size.
+_LENGTH = ("SOLVER.MAX_ITER", "SOLVER.STEPS")
 _MAX_METRICS = 8  # columns of a table without any of the main metrics
 _MAX_CHANGES = 3
 
@@ -155,18 +157,18 @@ def gather(runs: Iterable[FinishedRun]) -> list[Table]:
     Args:
         runs: see ``read_runs``.
     """
+    runs = list(runs)
+    uneven = _uneven(runs)
     groups: dict[tuple[str, str], list[Score]] = {}
     settings: dict[tuple[str, str], dict[str, Any]] = {}
     for run in runs:
-        shared = {
-            key: value
-            for key, value in run.config.items()
-            if key not in _OWN and not key.startswith("DATASETS.")
-        }
         repetition = json.dumps([run.config.get("SEED"), run.config.get("CLIP.unseen")])
         for dataset, metrics in run.metrics.items():
             family, split = _split_of(dataset)
-            key = (family, json.dumps(shared, sort_keys=True, default=str))
+            shared = _settings(run)
+            if (family, _key(shared)) in uneven:
+                shared |= _length(run)
+            key = (family, _key(shared))
             settings[key] = shared
             groups.setdefault(key, []).append(Score(split, repetition, metrics))
     tables = []
@@ -174,6 +176,33 @@ def gather(runs: Iterable[FinishedRun]) -> list[Table]:
         twins = [other for (family, _), other in settings.items() if family == key[0]]
         tables.append(Table(_title(key[0], settings[key], twins), scores))
     return tables
+
+
+def _uneven(runs: Iterable[FinishedRun]) -> set[tuple[str, str]]:
+    """Gives data sets and settings of which runs of one split were trained for unequal times."""
+    found: dict[tuple[str, str, str], set[str]] = {}
+    for run in runs:
+        for dataset in run.metrics:
+            family, split = _split_of(dataset)
+            lengths = found.setdefault((family, _key(_settings(run)), split), set())
+            lengths.add(_key(_length(run)))
+    return {(family, key) for (family, key, _), lengths in found.items() if len(lengths) > 1}
+
+
+def _settings(run: FinishedRun) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in run.config.items()
+        if key not in _OWN + _LENGTH and not key.startswith("DATASETS.")
+    }
+
+
+def _length(run: FinishedRun) -> dict[str, Any]:
+    return {key: run.config[key] for key in _LENGTH if key in run.config}
+
+
+def _key(settings: dict[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True, default=str)
 
 
 def as_markdown(tables: Sequence[Table], metrics: Sequence[str]) -> str:

@@ -145,6 +145,15 @@ def test_other_settings_make_another_table(tmp_path: Path) -> None:
     assert [len(table.scores) for table in tables] == [2, 1]
 
 
+def test_splits_may_differ_in_iterations(tmp_path: Path) -> None:
+    for split, length in (("split1", 100), ("split2", 110)):
+        make_run(tmp_path / split, split, 0, acc(5), SOLVER={"MAX_ITER": length})
+    assert len(gather(read_runs([tmp_path], pytest.fail))) == 1
+    make_run(tmp_path / "long", "split1", 0, acc(5), SOLVER={"MAX_ITER": 200})
+    titles = [table.title for table in gather(read_runs([tmp_path], pytest.fail))]
+    assert titles == [f"a_split*_test; SOLVER.MAX_ITER {length}" for length in (200, 100, 110)]
+
+
 def test_runs_named_twice_count_once(tmp_path: Path) -> None:
     one = make_run(tmp_path / "one", "split1", 0, acc(5))
     assert len(read_runs([one, tmp_path, one / ".." / "one"], pytest.fail)) == 1
