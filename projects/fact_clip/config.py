@@ -115,9 +115,9 @@ def _clip() -> CfgNode:
     # data set root
     node.text_file = ""
     # A published model: NAME/TAG for open_clip, as ViT-B-32/laion2b_s34b_b79k; OWNER/NAME of the
-    # hub for transformers_clip and sentence; "": the provider's usual one
+    # hub for transformers_clip; "": the provider's usual one
     node.text_model = ""
-    node.templates = ["{}"]  # prompts; a class is the mean of its prompts' unit vectors
+    node.templates = ["{}"]  # prompts of encoders; a class is the mean of their unit vectors
     node.name_map = []  # what to call classes in prompts: ["old name=new name", ...]
     node.embed_dim = 0  # width E of the text embeddings; 0: what the provider gives
     node.proj_hidden = 512  # inner width of the projection of frames

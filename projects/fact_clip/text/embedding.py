@@ -108,7 +108,14 @@ def embed_names(settings: TextSettings, names: Sequence[str]) -> NDArray[np.floa
     names = [str(name) for name in names]
     _check_names(names)
     settings.prompts.tell_unused(names)
-    provider = TEXT_PROVIDERS.get(settings.provider).from_settings(settings)
+    kind = TEXT_PROVIDERS.get(settings.provider)
+    for key, value in (("text_file", settings.file), ("text_model", settings.model)):
+        if value and key not in kind.reads:
+            raise ConfigError(
+                f"CLIP.{key} is {value!r}, which CLIP.text_provider {settings.provider} does not "
+                "read; clear it or choose another provider"
+            )
+    provider = kind.from_settings(settings)
     vectors = unit_rows(provider.embed(names, settings.prompts), names, settings.provider)
     width = vectors.shape[1]
     if settings.embed_dim not in (0, width):

@@ -12,7 +12,7 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ _logger = logging.getLogger(__name__)
 
 class TextEncoder(ABC):
     """Turns text into vectors, and a class into the mean of its prompts."""
+
+    reads: ClassVar[tuple[str, ...]] = ()  # see ``TextProvider``
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> NDArray[Any]:
@@ -64,7 +66,8 @@ class TextEncoder(ABC):
 
     def _mean(self, texts: list[list[str]]) -> NDArray[Any]:
         flat = np.asarray(self.encode([text for group in texts for text in group]), np.float64)
-        units = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+        with np.errstate(invalid="ignore"):  # what has no direction is told of by its class
+            units = flat / np.linalg.norm(flat, axis=1, keepdims=True)
         mean: NDArray[Any] = units.reshape(len(texts), -1, flat.shape[1]).mean(1)
         return mean
 

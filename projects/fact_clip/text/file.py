@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ class EmbeddingsFile:
     Args:
         path: of the ``.npz``: ``embeddings`` ``(C, E)`` and ``names`` ``(C,)``, which is text.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("text_file",)
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -39,6 +39,8 @@ class OpenCLIP(TextEncoder):
             ``hf-hub:OWNER/NAME`` and ``local-dir:FOLDER``.
         file: of weights, in the place of those of the tag.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("text_file", "text_model")
 
     def __init__(self, model: str = DEFAULT_MODEL, file: str | Path = "") -> None:
         self.model = model

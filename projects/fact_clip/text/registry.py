@@ -6,7 +6,7 @@ Shapes: C classes, E width of the embeddings.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from numpy.typing import NDArray
 
@@ -20,7 +20,13 @@ __all__ = ["TEXT_PROVIDERS", "TextProvider"]
 
 
 class TextProvider(Protocol):
-    """Gives classes their embeddings."""
+    """Gives classes their embeddings.
+
+    Attributes:
+        reads: keys of ``CLIP`` besides ``embed_dim`` and those of prompts that it has a use for.
+    """
+
+    reads: ClassVar[tuple[str, ...]]
 
     @classmethod
     def from_settings(cls, settings: TextSettings) -> TextProvider:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -39,6 +39,8 @@ class SentenceEncoder(TextEncoder):
     Args:
         folder: of the model: ``config.json``, tokenizer and weights.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("text_file",)
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -36,6 +36,8 @@ class TransformersCLIP(TextEncoder):
     Args:
         source: folder of the model, or its name on the hub.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("text_file", "text_model")
 
     def __init__(self, source: str = DEFAULT_MODEL) -> None:
         self.source = source

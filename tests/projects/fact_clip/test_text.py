@@ -181,6 +181,8 @@ def test_what_is_no_file_of_embeddings(tmp_path: Path) -> None:
         ({"templates": ["a photo"]}, ["a"], "'a photo' has no {} where the class goes"),
         ({"name_map": ["a: b"]}, ["a"], "'a: b' is no pair"),
         ({"name_map": ["a=b", "a=c"]}, ["a"], "names 'a' twice"),
+        ({"text_file": "a.npz"}, ["a"], "CLIP.text_file is 'a.npz', which .* words does not read"),
+        ({"text_model": "x", "text_provider": "file"}, ["a"], "CLIP.text_model is 'x'"),
         ({"embed_dim": -1}, ["a"], "CLIP.embed_dim -1 is negative"),
         ({}, [], "no classes"),
         ({}, ["a", "b", "a"], "two classes are called 'a'"),

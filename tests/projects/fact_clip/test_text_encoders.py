@@ -17,6 +17,7 @@ from vidseg.data import dataset_root
 from vidseg.errors import ConfigError, DataError, UserError
 from vidseg.projects.fact_clip.text import Prompts, TextSettings, embed_names
 from vidseg.projects.fact_clip.text.encoder import TextEncoder
+from vidseg.projects.fact_clip.text.words import WordBag
 
 DATASETS = dataset_root()  # before the tests get an environment of their own
 NAMES = ["background", "cut_tomato", "peel"]
@@ -82,6 +83,12 @@ def test_a_cache_that_cannot_be_written_costs_time(
     (tmp_path / "cache").write_text("a file")
     assert Counting().embed(NAMES, Prompts()).shape == (3, 4)
     assert "text embeddings are not kept" in caplog.text
+
+
+def test_what_has_no_direction_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WordBag, "encode", lambda self, texts: np.eye(4)[[0, 3, 1]] * [1, 1, 1, 0])
+    with pytest.raises(UserError, match="words gives no direction for the class 'cut_tomato'"):
+        embed_names(TextSettings("words"), NAMES)
 
 
 @pytest.mark.parametrize(
