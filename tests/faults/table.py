@@ -12,6 +12,7 @@ from tests.faults import (  # noqa: F401 (fill it)
     commands,
     data,
     disks,
+    frame_labels,
     kills,
     persistence,
     slots,
