@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vidseg.config import get_cfg, load_config
+from vidseg.errors import DataError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FILES = sorted(
@@ -48,7 +49,12 @@ def test_builds_on_the_cpu(file: Path) -> None:
         pytest.skip("a base of other files, no model of its own")
     from vidseg.modeling import build_model
 
-    model = build_model(cfg)
+    try:
+        model = build_model(cfg)
+    except DataError as error:
+        if file.parent.name != "real":
+            raise
+        pytest.skip(f"needs data that is not shipped: {error}")
     assert {str(parameter.device) for parameter in model.parameters()} == {"cpu"}
 
 
