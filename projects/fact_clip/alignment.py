@@ -153,7 +153,7 @@ class TextAlignment(nn.Module):
             raise ValueError(f"seen_mask has {len(seen)} values for {len(numbers)} candidates")
         texts = self.text_embeddings[numbers]
         found = match_texts(
-            self.projections[-1](features).float(),
+            self.projections[-1](features),
             texts,
             [self.names[number] for number in numbers],
             seen,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,13 @@ class AlignmentSettings:
         _check(0 <= node.proj_dropout < 1, "proj_dropout", node, "set a share in [0, 1)")
         _check(node.temperature > 0, "temperature", node, "set a positive number, e.g. 0.07")
         _check(node.weight >= 0, "weight", node, "set 0 or more")
+        is_number = isinstance(node.gamma, int | float) and math.isfinite(node.gamma)
+        _check(
+            node.gamma is None or is_number,
+            "gamma",
+            node,
+            "set a number, e.g. 0.2, or None for the one that was chosen in training",
+        )
         _check(node.min_duration >= 1, "min_duration", node, "set 1 frame or more")
         return cls(
             proj_hidden=node.proj_hidden,

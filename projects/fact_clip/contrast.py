@@ -89,13 +89,20 @@ def contrastive_terms(
         nothing = projected_embeddings.sum() * 0.0
         return nothing, nothing
     frames, columns = frames[kept], columns[kept]
-    texts = F.normalize(classes, dim=-1, eps=1e-12)
-    logits = F.normalize(frames, dim=-1, eps=1e-12) @ texts.t() / temperature
+    # Cosines differ in their third digit, which mixed precision would round off.
+    with torch.autocast(frames.device.type, enabled=False):
+        texts = F.normalize(_at_least_float(classes), dim=-1, eps=1e-12)
+        frames = F.normalize(_at_least_float(frames), dim=-1, eps=1e-12)
+        logits = frames @ texts.t() / temperature
     own = logits.gather(1, columns[:, None])[:, 0]
     v2t = (logits.logsumexp(1) - own).mean()
     counts = columns.bincount(minlength=len(classes))
     per_class = _text_to_video(logits, own, columns, counts, t2v_mode)
     return v2t, per_class[counts > 0].mean()
+
+
+def _at_least_float(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _columns(

@@ -77,7 +77,9 @@ def match_texts(
         raise ValueError(f"smoothing is {smoothing!r}, expected one of {', '.join(SMOOTHINGS)}")
     if not len(texts):
         raise ValueError("there is no candidate class")
-    cosine = (frames @ texts.to(frames).t()).float().cpu()
+    # Mixed precision would round off what tells neighbouring classes apart.
+    with torch.autocast(frames.device.type, enabled=False):
+        cosine = (frames.float() @ texts.to(frames.device).t()).cpu()
     seen = seen.cpu()
     if smoothing == "segments":
         if runs is None:

@@ -223,6 +223,7 @@ def test_gamma_of_the_config_wins_over_the_chosen_one() -> None:
         (("CLIP.t2v_mode", "supcom"), "CLIP.t2v_mode is 'supcom'.*nearest: supcon"),
         (("CLIP.temperature", 0.0), "CLIP.temperature is 0.0; set a positive number"),
         (("CLIP.proj_dropout", 1.0), "CLIP.proj_dropout is 1.0"),
+        (("CLIP.gamma", "high"), "CLIP.gamma is high; set a number"),
         (("CLIP.min_duration", 0), "CLIP.min_duration is 0"),
         (("CLIP.calibration_set", "some_val"), "no class is held out.*CLIP.pseudo_unseen"),
         (
@@ -254,6 +255,16 @@ def test_unseen_classes_come_from_a_file(tmp_path: Any) -> None:
         assert model.alignment.split.unseen == (number,)
     with pytest.raises(ConfigError, match=r"holds no 'hart'; nearest: hard"):
         build("CLIP.unseen", [f"{file}:hart"])
+
+
+def test_cosines_stay_precise_in_mixed_precision() -> None:
+    model = build().eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model([video()])[0].zero_shot
+        losses = model.train()([video()])
+    assert found.cosine.dtype == torch.float32
+    assert not torch.equal(found.cosine, found.cosine.bfloat16().float())
+    assert losses["loss_contrastive"].dtype == torch.float32
 
 
 def test_labels_of_predictions_are_numpy_ready() -> None:
