@@ -57,7 +57,7 @@ class TokenAttention:
 
     Attributes:
         weights: ``(T, M)`` attention of frames to tokens, in [0, 1].
-        classes: ``(M,)`` class of each token; the number of classes stands for no action.
+        classes: ``(M,)`` class of each token; -1 stands for no action.
     """
 
     weights: Floats
@@ -146,6 +146,7 @@ class Timeline:
         rows |= {name: stretch(row, length) for name, row in predicted.items()}
         merged = predicted[MERGED]
         scores = prediction.probabilities.float().numpy()[np.arange(num_seen), merged]
+        tokens, num_classes = np.asarray(prediction.token_labels), prediction.probabilities.shape[1]
         return cls(
             name=str(sample["video_id"]),
             classes=names,
@@ -155,7 +156,7 @@ class Timeline:
             frame_rate=float(sample.get("frame_rate") or 0.0) * frames.step,
             scores=_means(scores[np.arange(length) * num_seen // length], rows[MERGED]),
             attention=TokenAttention(
-                prediction.attention.float().numpy(), np.asarray(prediction.token_labels)
+                prediction.attention.float().numpy(), np.where(tokens < num_classes, tokens, -1)
             ),
             unseen=unseen,
         )

@@ -241,7 +241,7 @@ def _shown_tokens(timeline: Timeline) -> tuple[np.ndarray, int]:
     if attention is None:
         return np.zeros(0, dtype=np.int64), 0
     mass = attention.weights.sum(0)
-    kept = np.flatnonzero(attention.classes < len(timeline.classes))
+    kept = np.flatnonzero(attention.classes >= 0)
     strongest = kept[np.argsort(-mass[kept], kind="stable")][:_MAX_TOKENS]
     # Squares: what lies far from the peak would draw all tokens towards the middle.
     weights = np.square(attention.weights[:, strongest], dtype=np.float64)

@@ -68,6 +68,8 @@ def test_names_of_a_zero_shot_vocabulary_are_matched_with_the_classes() -> None:
     assert timeline.rows[ZERO_SHOT].tolist() == [3, 4, 1]
     assert timeline.name_of(4) == "fry egg"
     assert timeline.unseen == [4]
+    assert timeline.attention is not None
+    assert timeline.attention.classes.tolist() == [0, 1, 2, 3, -1]  # not the fifth name
     again = Timeline.from_json(json.loads(json.dumps(timeline.to_json(4))), CLASSES)
     assert again.classes == [*CLASSES, "fry egg"]
     assert {k: v.tolist() for k, v in again.rows.items()} == {
@@ -146,7 +148,7 @@ def test_attention_adds_a_row_for_each_token_of_an_action() -> None:
     plain = draw_timeline(usual()).height
     heights = [
         draw_timeline(usual(attention=TokenAttention(weights, np.array(classes)))).height
-        for classes in ([4] * 6, [4, 4, 4, 4, 4, 1], [4, 4, 4, 2, 3, 1])
+        for classes in ([-1] * 6, [-1, -1, -1, -1, -1, 1], [-1, -1, -1, 2, 3, 1])
     ]
     assert heights[0] == plain
     assert heights[2] - heights[1] == 2 * 14
