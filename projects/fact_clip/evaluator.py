@@ -19,7 +19,7 @@ from .segments_csv import FOLDER, write_segments
 from .split_scores import SplitScores
 from .timeline import MERGED, TRUTH, ZERO_SHOT, Timeline
 from .timeline_drawing import save_timeline
-from .zero_shot import encode_zero_shot, zero_shot_scores
+from .zero_shot import encode_zero_shot, groups_of, harmonic_mean, zero_shot_scores
 
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
@@ -148,7 +148,7 @@ class ActionSegmentationEvaluator(Evaluator):
             return {MERGED: {}}
         metrics = split.metrics(self._classes)
         if matched:
-            metrics[ZERO_SHOT] |= zero_shot_scores(matched, self._classes, self._background)
+            metrics[ZERO_SHOT] |= self._score_matches(matched, split)
         report = Report(self._dataset_name, self._classes, split, metrics)
         path = self._output_dir / "report.md"
         write_text(path, format_report(report))
@@ -159,6 +159,18 @@ class ActionSegmentationEvaluator(Evaluator):
         flat = {f"{task}/{name}": value for task, m in metrics.items() for name, value in m.items()}
         write_metrics(self._output_dir / "metrics.json", flat)
         return metrics
+
+    def _score_matches(
+        self, matched: list[tuple[dict[str, Any], Any]], split: SplitScores
+    ) -> dict[str, float]:
+        """Scores zero-shot labels, beside those of the closed set (``*_closed``)."""
+        scores = zero_shot_scores(matched, self._classes, self._background)
+        if not scores:
+            return {}
+        groups = groups_of(matched[0][0], self._classes, self._background)
+        closed = [split.group_accuracy(MERGED, group) for group in groups]
+        names = ("seen_closed", "unseen_closed", "H_closed")
+        return scores | dict(zip(names, (*closed, float(harmonic_mean(*closed))), strict=True))
 
     def _draw(self, timeline: Timeline) -> bool:
         """Draws a video, if it is among the first; tells whether."""

@@ -122,21 +122,27 @@ def _zero_shot_section(report: Report) -> str:
     if "H" not in metrics:
         return ""
     points = (
-        ("gamma 0", "_gamma0", 0.0),
-        ("gamma of the model", "", metrics["gamma"]),
-        ("best gamma for these videos (upper bound)", "_best", metrics["gamma_best"]),
+        ("gamma 0", "_gamma0", "0.000"),
+        ("gamma of the model", "", f"{metrics['gamma']:.3f}"),
+        ("best gamma for these videos (upper bound)", "_best", f"{metrics['gamma_best']:.3f}"),
+        ("for comparison: labels of the closed set", "_closed", ""),
+        ("for comparison: projection that was never trained", "_untrained", ""),
     )
     rows = [
-        [name, f"{gamma:.3f}", *(_number(metrics[key + end]) for key in ("seen", "unseen", "H"))]
+        [name, gamma, *(_number(metrics[key + end]) for key in ("seen", "unseen", "H"))]
         for name, end, gamma in points
+        if f"H{end}" in metrics
     ]
-    header = ["calibration", "gamma", "seen", "unseen", "H"]
+    header = ["labels by text", "gamma", "seen", "unseen", "H"]
     text = _section("Zero-shot: mean accuracy of classes", header, rows)
     text += (
-        f"\n\nArea under the curve of seen and unseen (AUSUC) {metrics['AUSUC']:.1f}; with the "
-        f"unseen classes as the only candidates {_number(metrics['unseen_only'])}, by chance "
-        f"{_number(metrics['chance_unseen_only'])}."
+        f"\n\nArea under the curve of seen and unseen (AUSUC): {metrics['AUSUC']:.1f}. With the "
+        f"unseen classes as the only candidates: {_number(metrics['unseen_only'])}; by chance "
+        f"{_number(metrics['chance_unseen_only'])}"
     )
+    if "unseen_only_untrained" in metrics:
+        text += f", without training {_number(metrics['unseen_only_untrained'])}"
+    text += "."
     names = ("Edit", *F1_NAMES)
     groups = [
         [f"{group} classes", *(_number(metrics[f"{name}_{group}"]) for name in names)]

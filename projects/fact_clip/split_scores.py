@@ -126,6 +126,12 @@ class SplitScores:
         """
         return ClassScores(self._pool(self.videos[row]))
 
+    def group_accuracy(self, row: str, group: Collection[int]) -> float:
+        """Gives the mean accuracy of those classes of a group that occur; 0 if none does."""
+        accuracy = self.by_class(row).accuracy[sorted(group)]
+        known = accuracy[~np.isnan(accuracy)]
+        return float(known.mean()) if len(known) else 0.0
+
     def by_video(self, row: str) -> list[dict[str, float]]:
         """Gives the metrics of every video, in the order of ``names``."""
         return [summary(counts, self.left_out) for counts in self.videos[row]]

@@ -120,7 +120,7 @@ class Timeline:
             sample: ``video_id`` and ``frame_indices`` (a range to L); where known, ``full_labels``
                 ``(L,)`` or ``labels`` ``(T,)``, and ``frame_rate`` of the T frames.
             prediction: of that sample.
-            classes: of the model, by number.
+            classes: of the model, by number; numbers stand for names that are left out.
             background: numbers of the background classes.
             eval_bg: whether metrics count them as classes like others.
         """
@@ -133,7 +133,9 @@ class Timeline:
             ACTION: np.asarray(prediction.action_labels),
             MERGED: np.asarray(prediction.labels),
         }
-        names, unseen = list(classes), []
+        num_classes = prediction.probabilities.shape[1]
+        names = [*classes, *(f"class {number}" for number in range(len(classes), num_classes))]
+        unseen = []
         if prediction.zero_shot is not None:
             candidates = prediction.zero_shot.candidates
             names += [name for name in dict.fromkeys(candidates) if name not in names]
@@ -146,7 +148,7 @@ class Timeline:
         rows |= {name: stretch(row, length) for name, row in predicted.items()}
         merged = predicted[MERGED]
         scores = prediction.probabilities.float().numpy()[np.arange(num_seen), merged]
-        tokens, num_classes = np.asarray(prediction.token_labels), prediction.probabilities.shape[1]
+        tokens = np.asarray(prediction.token_labels)
         return cls(
             name=str(sample["video_id"]),
             classes=names,

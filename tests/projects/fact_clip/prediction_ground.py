@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from vidseg.projects.fact_clip.prediction import ActionPrediction
+from vidseg.projects.fact_clip.text_matching import ZeroShot
 
 CLASSES = ["background", "take bowl", "pour milk", "stir"]
 
@@ -46,15 +46,18 @@ def make_prediction(
     )
 
 
-def match_text(labels: np.ndarray, candidates: list[str], seen: list[bool]) -> Any:
-    """Zero-shot labels with cosines that belong to them."""
+def match_text(labels: np.ndarray, candidates: list[str], seen: list[bool]) -> ZeroShot:
+    """Zero-shot labels with cosines that belong to them; an untrained model says the first."""
     chosen = torch.as_tensor(labels)
-    return SimpleNamespace(
+    cosine = F.one_hot(chosen, len(candidates)).float() * 0.5
+    return ZeroShot(
         labels=chosen,
-        cosine=F.one_hot(chosen, len(candidates)).float() * 0.5,
+        cosine=cosine,
+        probabilities=cosine.softmax(-1),
         candidates=candidates,
         gamma=0.0,
         seen=torch.tensor(seen),
+        untrained=F.one_hot(torch.zeros_like(chosen), len(candidates)).float(),
     )
 
 

@@ -117,7 +117,10 @@ def test_labels_of_text_are_scored_beside_the_others(tmp_path: Path) -> None:
     pairs[0][1].zero_shot = match_text(WRONG, names, [True, True, False, False])
     metrics = evaluate(tmp_path, *pairs)["zero_shot"]
     assert metrics["Acc"] == pytest.approx(100 * 30 / 70)  # a name that the set lacks is wrong
-    assert "gamma of the model" in (tmp_path / "report.md").read_text()
+    assert (metrics["seen_closed"], metrics["unseen_closed"], metrics["H_closed"]) == (100, 0, 0)
+    report = (tmp_path / "report.md").read_text()
+    assert "gamma of the model" in report
+    assert "projection that was never trained" in report
 
 
 def test_videos_without_labels_leave_pictures_and_segments(

@@ -54,8 +54,9 @@ def test_rows_are_brought_to_the_frames_of_the_video() -> None:
 
 def test_a_video_without_labels_has_the_length_of_its_frames() -> None:
     prediction = make_prediction(np.array([1, 1, 2]))
-    timeline = Timeline.of(make_sample("a", None, 8, rate=3), prediction, CLASSES)
+    timeline = Timeline.of(make_sample("a", None, 8, rate=3), prediction, CLASSES[:3])
     assert TRUTH not in timeline.rows
+    assert timeline.classes == [*CLASSES[:3], "class 3"]
     assert timeline.rows[MERGED].tolist() == [1, 1, 1, 1, 1, 1, 2, 2]
 
 
