@@ -92,7 +92,7 @@ class ActionSegmentationEvaluator(Evaluator):
             raise ConfigError(
                 f"TEST.ACTIONS.NUM_PICTURES is {num_pictures}; set 0 or more, or -1 for all videos"
             )
-        classes = class_names(cfg, metadata.name)
+        classes = class_names(cfg, metadata)
         return {
             "output_dir": output_dir,
             "classes": classes,

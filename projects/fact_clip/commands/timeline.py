@@ -167,7 +167,7 @@ def _predicted(
 ) -> Iterator[Timeline]:
     import torch
 
-    from vidseg.data import build_test_loader
+    from vidseg.data import DatasetCatalog, build_test_loader
     from vidseg.errors import DataError, UserError
 
     from ..background import background_classes
@@ -175,7 +175,7 @@ def _predicted(
     from ..prediction import ActionPrediction
     from ..timeline import Timeline
 
-    classes = class_names(cfg, name)
+    classes = class_names(cfg, DatasetCatalog.metadata(name))
     background = background_classes(cfg.bg_class, classes)
     ids = [record["video_id"] for record in records]
     others = {video for video in ids if str(video) not in wanted}

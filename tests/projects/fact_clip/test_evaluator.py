@@ -20,11 +20,13 @@ from tests.projects.fact_clip.prediction_ground import (
     segments,
 )
 from vidseg.config import load_config
-from vidseg.data import DatasetCatalog, Records
+from vidseg.data import Metadata, Records
+from vidseg.data.catalog import Catalog
 from vidseg.errors import ConfigError, UserError
 from vidseg.evaluation import ResultStore
 from vidseg.evaluation.base import EVALUATOR_REGISTRY
 from vidseg.projects.fact_clip.background import background_classes
+from vidseg.projects.fact_clip.class_names import class_names
 from vidseg.projects.fact_clip.evaluator import ActionSegmentationEvaluator
 from vidseg.projects.fact_clip.metrics import count_video, pool, summary
 
@@ -170,16 +172,9 @@ def test_a_model_that_diverged_is_told_of(tmp_path: Path) -> None:
         evaluator(tmp_path).process([sample], [prediction])
 
 
-def kitchen(name: str, classes: list[str]) -> None:
-    DatasetCatalog.register(
-        name, Records, override=True, classes=classes, category_ids=[*range(len(classes))]
-    )
-
-
 def test_what_config_and_data_set_say(tmp_path: Path) -> None:
     cfg = load_config(None, ["bg_class", "[stir, 0]"], ["fact_clip"])
-    kitchen("kitchen", CLASSES)
-    metadata = DatasetCatalog.metadata("kitchen")
+    metadata = Metadata("kitchen", classes=CLASSES)
     cls = EVALUATOR_REGISTRY.get("action_segmentation")
     assert cls.from_config(cfg, metadata, tmp_path)["background"] == [0, 3]
     cfg.TEST.ACTIONS.NUM_PICTURES = -2
@@ -187,15 +182,15 @@ def test_what_config_and_data_set_say(tmp_path: Path) -> None:
         cls.from_config(cfg, metadata, tmp_path)
 
 
-def test_a_set_without_classes_has_those_of_training(tmp_path: Path) -> None:
-    kitchen("kitchen", CLASSES)
-    DatasetCatalog.register("videos", Records, override=True, feature_dim=6)
+def test_a_set_without_classes_has_those_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = Catalog()
+    catalog.register("kitchen", Records, classes=CLASSES, category_ids=[1, 2, 3, 4])
+    monkeypatch.setattr("vidseg.projects.fact_clip.class_names.DatasetCatalog", catalog)
     cfg = load_config(None, ["DATASETS.TRAIN", "[kitchen]"], ["fact_clip"])
-    cls = EVALUATOR_REGISTRY.get("action_segmentation")
-    metadata = DatasetCatalog.metadata("videos")
-    assert cls.from_config(cfg, metadata, tmp_path)["classes"] == CLASSES
+    assert class_names(cfg, Metadata("videos")) == CLASSES
+    assert class_names(cfg, Metadata("videos", classes=["a"])) == ["a"]
     cfg.DATASETS.TRAIN = ["not on this machine"]
-    assert cls.from_config(cfg, metadata, tmp_path)["classes"] == []
+    assert class_names(cfg, Metadata("videos")) == []
 
 
 @pytest.mark.parametrize(
