@@ -187,7 +187,9 @@ class _Painter:
         top = y
         heat = _resize(attention.weights[:, self.tokens], self.right - self.left)
         for weights, action in zip(heat.T, self._token_classes(), strict=True):
-            paper, color = np.array(_PANEL), np.array(self._color(action))
+            is_background = action in self.timeline.background
+            color = np.array(_FAINT if is_background else track_color(action))  # grey would drown
+            paper = np.array(_PANEL)
             share = weights.clip(0, 1)[:, None] ** _GAMMA
             line = (paper + share * (color - paper)).round().astype(np.uint8)
             strip = np.broadcast_to(line, (_TOKEN - 1, *line.shape))
