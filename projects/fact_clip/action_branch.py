@@ -204,7 +204,6 @@ class _SALayer(nn.Module):
 
 def _attend(attention: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attends without a batch dimension, ``(N, C)``."""
-    same = key is query
-    query = query[None]
-    key = query if same else key[None]
-    return attend(attention, query, key, value[None])[0]
+    # Equal inputs stay one tensor, which takes one product with the packed weights.
+    batched = {id(x): x[None] for x in (query, key, value)}
+    return attend(attention, *(batched[id(x)] for x in (query, key, value)))[0]

@@ -33,11 +33,13 @@ class Taps(Protocol):
         """Where the K taps read, in frames relative to the output."""
         ...
 
-    def assemble(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Gives the matrices of all taps side by side ``(O, K I)``, and the bias ``(O,)``."""
+    def assemble(self, weights: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Gives the matrix ``(O, I)`` of every tap, dense, and the bias ``(O,)``."""
         ...
 
-    def take_apart(self, weights: Sequence[Tensor], taps: Tensor, bias: Tensor) -> list[Tensor]:
+    def take_apart(
+        self, weights: Sequence[Tensor], taps: Sequence[Tensor], bias: Tensor
+    ) -> list[Tensor]:
         """Gives the gradients of the weights from those of what :meth:`assemble` gives."""
         ...
 
@@ -88,11 +90,12 @@ class _Filter(torch.autograd.Function):
         dropout: float,
         *weights: Tensor,
     ) -> Tensor:
-        matrix, bias = taps.assemble(weights)
+        matrices, bias = taps.assemble(weights)
+        matrix = torch.cat(matrices, 1) if len(matrices) > 1 else matrices[0]
         out = x.new_empty(len(x), len(matrix))
         for rows in _blocks(x):
             out[rows] = linear(_gather(x, rows, taps.offsets), matrix, bias, relu=relu)
-        del matrix
+        del matrices, matrix
         passed = out > 0 if relu and (dropout or residual is not None) else None
         if dropout:
             kept = torch.empty_like(out, dtype=torch.bool).bernoulli_(1 - dropout)
@@ -120,16 +123,16 @@ class _Filter(torch.autograd.Function):
         x_grad = _input_gradient(own, taps, weights) if ctx.needs_input_grad[0] else None
         weight_grads: list[Any] = [None] * len(weights)
         if any(ctx.needs_input_grad[5:]):
-            weight_grads = taps.take_apart(weights, _matrix_gradient(x, own, taps), own.sum(0))
+            weight_grads = taps.take_apart(weights, _matrix_gradients(x, own, taps), own.sum(0))
         return x_grad, grad if ctx.has_residual else None, None, None, None, *weight_grads
 
 
 def _input_gradient(grad: Tensor, taps: Taps, weights: Sequence[Tensor]) -> Tensor:
     """Filters ``(T, O)`` backwards to ``(T, I)``."""
-    matrix, _ = taps.assemble(weights)
-    num_taps = len(taps.offsets)
-    backward = matrix.unflatten(1, (num_taps, -1)).permute(2, 1, 0).flatten(1)  # (I, K O)
-    del matrix
+    matrices, _ = taps.assemble(weights)
+    # Stacked, so that no matrix has to be transposed in memory.
+    backward = (torch.cat(matrices) if len(matrices) > 1 else matrices[0]).t()  # (I, K O)
+    del matrices
     offsets = tuple(-offset for offset in taps.offsets)
     out = grad.new_empty(len(grad), len(backward))
     for rows in _blocks(grad):
@@ -137,8 +140,8 @@ def _input_gradient(grad: Tensor, taps: Taps, weights: Sequence[Tensor]) -> Tens
     return out
 
 
-def _matrix_gradient(x: Tensor, grad: Tensor, taps: Taps) -> Tensor:
-    """Gives the gradient ``(O, K I)`` of the matrices of all taps."""
+def _matrix_gradients(x: Tensor, grad: Tensor, taps: Taps) -> list[Tensor]:
+    """Gives the gradient ``(O, I)`` of the matrix of every tap."""
     total = None
     for rows in _blocks(x):
         read, own = _gather(x, rows, taps.offsets), grad[rows]
@@ -149,7 +152,7 @@ def _matrix_gradient(x: Tensor, grad: Tensor, taps: Taps) -> Tensor:
         part = linear(own.t(), read.t())
         total = part if total is None else total.add_(part)
     assert total is not None
-    return total
+    return [own.contiguous() for own in total.split(x.shape[1], 1)]
 
 
 def _blocks(x: Tensor) -> list[slice]:

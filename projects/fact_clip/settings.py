@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from vidseg.config import CfgNode
+from vidseg.config.values import coerce
 from vidseg.errors import ConfigError, nearest
 
 __all__ = ["BlockSettings", "FactSettings", "TimeMasking", "settings_of"]
@@ -159,6 +160,9 @@ def _resolve(node: CfgNode, section: str, last: dict[str, Any]) -> dict[str, Any
         if value is None or (isinstance(value, str) and value in _NULLS):
             _require(key in last, f"{section}.{key} is null, and no block before it gives a value")
             value = last[key]
+        elif key in last:
+            # Keys that may be null take any type from the config.
+            value = coerce(f"{section}.{key}", value, last[key], "null, or as in Bi")
         values[key] = value
     return values
 

@@ -22,14 +22,16 @@ class PointwiseTaps:
 
     offsets: tuple[int, ...] = (0,)
 
-    def assemble(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def assemble(self, weights: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """See ``filters.Taps``."""
         weight, bias = weights
-        return weight.flatten(1), bias
+        return [weight.flatten(1)], bias
 
-    def take_apart(self, weights: Sequence[Tensor], taps: Tensor, bias: Tensor) -> list[Tensor]:
+    def take_apart(
+        self, weights: Sequence[Tensor], taps: Sequence[Tensor], bias: Tensor
+    ) -> list[Tensor]:
         """See ``filters.Taps``."""
-        return [taps.view_as(weights[0]), bias]
+        return [taps[0].view_as(weights[0]), bias]
 
 
 class DilatedTaps:
@@ -41,17 +43,30 @@ class DilatedTaps:
     """
 
     def __init__(self, dilation: int, num_frames: int) -> None:
-        self.is_short = dilation >= num_frames
-        self.offsets: tuple[int, ...] = (0,) if self.is_short else (-dilation, dilation, 0)
+        is_short = dilation >= num_frames
+        self.offsets: tuple[int, ...] = (0,) if is_short else (-dilation, 0, dilation)
 
-    def assemble(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def assemble(self, weights: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """See ``filters.Taps``."""
         weight, bias = weights
-        return _side_by_side(weight, self.is_short), bias
+        return self.matrices(weight), bias
 
-    def take_apart(self, weights: Sequence[Tensor], taps: Tensor, bias: Tensor) -> list[Tensor]:
+    def take_apart(
+        self, weights: Sequence[Tensor], taps: Sequence[Tensor], bias: Tensor
+    ) -> list[Tensor]:
         """See ``filters.Taps``."""
-        return [_as_kernel(taps, self.is_short), bias]
+        return [self.kernel(taps), bias]
+
+    def matrices(self, weight: Tensor) -> list[Tensor]:
+        """Takes the taps that read something out of a kernel ``(O, I, 3)``: ``(O, I)`` each."""
+        used = (1,) if len(self.offsets) == 1 else (0, 1, 2)
+        return [weight[..., tap].contiguous() for tap in used]
+
+    def kernel(self, taps: Sequence[Tensor]) -> Tensor:
+        """Undoes :meth:`matrices`; taps that were left out get zeros."""
+        if len(taps) == 1:
+            return torch.nn.functional.pad(taps[0][..., None], (1, 1))
+        return torch.stack(list(taps), 2)
 
 
 class FoldedTaps:
@@ -66,44 +81,42 @@ class FoldedTaps:
     """
 
     def __init__(self, dilations: tuple[int, int], num_frames: int) -> None:
-        first, second = (DilatedTaps(dilation, num_frames) for dilation in dilations)
-        self.are_short = first.is_short, second.is_short
-        # The taps in the middle meet: those of the second convolution follow in other order.
-        self.offsets = (*first.offsets, *second.offsets[:-1])
+        self.parts = tuple(DilatedTaps(dilation, num_frames) for dilation in dilations)
+        first, second = (part.offsets for part in self.parts)
+        self.offsets = (*first, *(offset for offset in second if offset))
 
-    def assemble(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def assemble(self, weights: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """See ``filters.Taps``."""
-        first, first_bias, second, second_bias, fusion, bias = weights
-        left, right = fusion[..., 0].chunk(2, dim=1)  # (F, F) each
-        dim = len(fusion)
-        outer, inner = (
-            linear(half, _side_by_side(weight, is_short).t())
-            for half, weight, is_short in zip(
-                (left, right), (first, second), self.are_short, strict=True
-            )
-        )  # (F, K F), the tap in the middle last
-        outer[:, -dim:] += inner[:, -dim:]
-        bias = bias + left @ first_bias + right @ second_bias
-        return torch.cat([outer, inner[:, :-dim]], 1), bias
-
-    def take_apart(self, weights: Sequence[Tensor], taps: Tensor, bias: Tensor) -> list[Tensor]:
-        """See ``filters.Taps``."""
-        fusion = weights[4]
-        dim = len(fusion)
-        size = dim if self.are_short[0] else 3 * dim
-        outer = taps[:, :size]
-        inner = torch.cat([taps[:, size:], outer[:, -dim:]], 1)
-        grads: list[Tensor] = []
-        halves: list[Tensor] = []
-        for i, part in enumerate((outer, inner)):
+        bias = weights[5]
+        folded: list[list[Tensor]] = []
+        for i, (part, half) in enumerate(zip(self.parts, _halves(weights[4]), strict=True)):
             weight, own_bias = weights[2 * i : 2 * i + 2]
-            half = fusion[:, i * dim : (i + 1) * dim, 0]
-            is_short = self.are_short[i]
-            own = linear(half.t(), part.t())  # (F, K F)
-            grads += [_as_kernel(own, is_short), half.t() @ bias]
-            half_grad = linear(part, _side_by_side(weight, is_short))  # (F, F)
-            halves.append(half_grad.addr_(bias, own_bias))
-        return [*grads, torch.cat(halves, 1)[..., None], bias]
+            folded.append([linear(half, matrix.t()) for matrix in part.matrices(weight)])
+            bias = bias + half @ own_bias
+        first, second = folded
+        first[len(first) // 2] += second.pop(len(second) // 2)
+        return [*first, *second], bias
+
+    def take_apart(
+        self, weights: Sequence[Tensor], taps: Sequence[Tensor], bias: Tensor
+    ) -> list[Tensor]:
+        """See ``filters.Taps``."""
+        size = len(self.parts[0].offsets)
+        first, second = list(taps[:size]), list(taps[size:])
+        second.insert(len(second) // 2, first[size // 2])
+        grads: list[Tensor] = []
+        half_grads: list[Tensor] = []
+        halves = _halves(weights[4])
+        for i, (part, own) in enumerate(zip(self.parts, (first, second), strict=True)):
+            weight, own_bias = weights[2 * i : 2 * i + 2]
+            half = halves[i]
+            grads.append(part.kernel([linear(half.t(), tap.t()) for tap in own]))
+            grads.append(half.t() @ bias)
+            half_grad = torch.outer(bias, own_bias)
+            for tap, matrix in zip(own, part.matrices(weight), strict=True):
+                half_grad += linear(tap, matrix)
+            half_grads.append(half_grad)
+        return [*grads, torch.cat(half_grads, 1)[..., None], bias]
 
 
 def folding_pays(
@@ -124,16 +137,6 @@ def folding_pays(
     return saved > (4 if with_gradients else 1) * taps * dim
 
 
-def _side_by_side(weight: Tensor, is_short: bool) -> Tensor:
-    """Lays out ``(O, I, 3)`` as ``(O, K I)``: the taps before, after and in the middle."""
-    if is_short:
-        return weight[..., 1]
-    return torch.cat([weight[..., 0], weight[..., 2], weight[..., 1]], 1)
-
-
-def _as_kernel(taps: Tensor, is_short: bool) -> Tensor:
-    """Undoes :func:`_side_by_side`; taps that were left out get zeros."""
-    if is_short:
-        return torch.nn.functional.pad(taps[..., None], (1, 1))
-    before, after, middle = taps.chunk(3, dim=1)
-    return torch.stack([before, middle, after], 2)
+def _halves(fusion: Tensor) -> list[Tensor]:
+    """What a fusion ``(F, 2 F, 1)`` applies to the first and to the second convolution."""
+    return [half.contiguous() for half in fusion[..., 0].chunk(2, dim=1)]

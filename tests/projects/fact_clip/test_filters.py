@@ -80,10 +80,10 @@ def test_the_folded_filter_is_the_layer_as_published(
 
 def test_taps_beyond_the_ends_are_left_out() -> None:
     assert FoldedTaps((64, 2), 40).offsets == (0, -2, 2)
-    assert FoldedTaps((2, 64), 40).offsets == (-2, 2, 0)
+    assert FoldedTaps((2, 64), 40).offsets == (-2, 0, 2)
     assert FoldedTaps((64, 64), 40).offsets == (0,)
     assert DilatedTaps(40, 40).offsets == (0,)
-    assert DilatedTaps(39, 40).offsets == (-39, 39, 0)
+    assert DilatedTaps(39, 40).offsets == (-39, 0, 39)
 
 
 @pytest.mark.parametrize("relu", [False, True])

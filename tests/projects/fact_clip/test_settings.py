@@ -71,6 +71,8 @@ def test_all_settings_arrive() -> None:
         (("Bi.a_nhead", 7), ("Bi.a_nhead is 7", "divisor")),
         (("Bi.f_ngp", 3), ("Bi.f_ngp is 3", "divisor")),
         (("Bi.dropout", 1.0), ("Bi.dropout", "below 1")),
+        (("Bu.hid_dim", "wide"), ("Bu.hid_dim wants", "'wide'")),
+        (("BU.f_ln", 3), ("BU.f_ln wants", "3")),
         (("Bi.hid_dim", None), ("Bi.hid_dim",)),
         (("Bu.f_layers", 0), ("Bu.f_layers is 0", "1 or more")),
         (("BU.s_layers", 0), ("BU.s_layers is 0", "1 or more")),
