@@ -9,7 +9,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vidseg.errors import DataError
@@ -50,10 +49,11 @@ def read_features(sample: Sample, width: int) -> Tensor:
         )
     if not len(features):
         raise ValueError("there are no frames")
-    # A sum is finite only if all summands are, and takes no memory.
-    if not features.sum(dtype=torch.float64).isfinite():
+    # A finite sum has finite summands alone, and takes no memory; large ones may overflow it.
+    if not features.sum().isfinite():
         bad = (~features.isfinite().all(1)).nonzero()
-        raise ValueError(f"the features of frame {int(bad[0])} hold NaN or infinity")
+        if len(bad):
+            raise ValueError(f"the features of frame {int(bad[0])} hold NaN or infinity")
     return features
 
 

@@ -25,7 +25,7 @@ from vidseg.engine.hooks import FittingHook
 from vidseg.errors import ConfigError, DataError
 from vidseg.modeling import build_model
 from vidseg.projects.fact_clip import FACT
-from vidseg.projects.fact_clip.samples import Sample
+from vidseg.projects.fact_clip.samples import Sample, read_features
 
 LABELS = runs((0, 9), (3, 14), (1, 5), (3, 8), (5, 20))
 TRANSCRIPT = {"FACT__trans": True, "Loss__match": "seq"}
@@ -125,6 +125,11 @@ def test_prediction_needs_no_labels() -> None:
     del sample["labels"]
     [without] = model([sample])
     assert torch.equal(with_labels.probabilities, without.probabilities)
+
+
+def test_large_features_are_no_infinite_ones() -> None:
+    large = torch.full((2, 2), 3e38)
+    assert read_features({"features": large}, 2) is large
 
 
 def test_labels_of_another_integer_type() -> None:
