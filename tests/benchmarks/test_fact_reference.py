@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 
+from benchmarks import fact_clip
 from benchmarks.fact_reference import ReferenceFACT
 from benchmarks.fact_reference_losses import reference_loss
 from tests.golden_utils import GoldenCase, apply_rule_weights, load_case
@@ -73,3 +74,19 @@ def test_loss_and_gradients_are_the_recorded_ones(
         atol=1e-5,
         rtol=GRADIENT_RTOL,
     )
+
+
+@pytest.mark.parametrize("sizes", [(50, 12, 7), (40, 6, 6), (30, 5, 1)])
+def test_both_criteria_ask_for_the_same_change(sizes: tuple[int, int, int]) -> None:
+    ours, theirs = (fact_clip._criterion(*sizes, is_ours=side)() for side in (True, False))
+    assert len(ours) == len(theirs) == 4
+    for own, other in zip(ours, theirs, strict=True):
+        assert own.abs().max() > 0
+        torch.testing.assert_close(own, other, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_networks_of_full_size_lose_the_same() -> None:
+    torch.manual_seed(0)
+    loss = fact_clip._train(60, is_ours=True, checks=True)()
+    torch.testing.assert_close(fact_clip._train(60, is_ours=False)(), loss, atol=0, rtol=1e-4)
