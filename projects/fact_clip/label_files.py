@@ -25,8 +25,7 @@ def read_mapping(path: Path) -> tuple[list[str], list[int]]:
     names: dict[int, str] = {}
     lines: dict[int | str, int] = {}
     for number, line in _numbered(path, "the mapping of classes"):
-        word, _, name = line.partition(" ")
-        name = name.strip()
+        word, name = (*line.split(maxsplit=1), "")[:2]
         if not (word.isascii() and word.isdecimal()) or not name:
             raise DataError(
                 f"{path}:{number}: {line!r} is not a number and the name of a class, as in "

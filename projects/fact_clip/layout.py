@@ -36,6 +36,8 @@ _OPTIONS = ("features", "labels", "mapping", "transpose", "trim", "frame_rate")
 _TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 _MUCH = 0.1  # of a video; who trims more mixes rates, or videos
 
+_FEW = 5  # videos without features that the nearest names are looked up of, which takes time
+
 _logger = logging.getLogger(__name__)
 
 
@@ -241,8 +243,9 @@ class _VideoReader:
             path = folder / f"{video}{suffix}"
             if path.is_file():
                 return path
-        known = [file.stem for file in folder.iterdir() if file.suffix in SUFFIXES]
-        close = nearest(video, known)
+        close: list[str] = []
+        if len(self.damaged) < _FEW:
+            close = nearest(video, (file.stem for file in folder.iterdir()))
         hint = f"; nearest: {', '.join(close)}" if close else ""
         raise DataError(f"{who} has no features: {folder / video}.npy is missing{hint}")
 

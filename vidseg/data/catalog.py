@@ -274,7 +274,7 @@ class Catalog:
         self._fill()
         if name in self._entries:
             return True
-        return isinstance(name, str) and self._format_of(name) is not None
+        return isinstance(name, str) and is_path(name) and self._format_of(name) is not None
 
     def _entry(self, name_or_path: str) -> _Entry:
         return self._entries[self.resolve(name_or_path)]
@@ -317,7 +317,8 @@ class Catalog:
 
     def _register_file(self, path_format: PathFormat, file: Path, options: dict[str, str]) -> str:
         path_format.check_options(str(file), options)
-        path = str(file.resolve())
+        # A link is not followed: what belongs to a file is looked for beside its name.
+        path = os.path.abspath(file)
         name = join_options(path, options)
         if name not in self._entries:
             about = {"root": str(Path(path).parent), **path_format.metadata}

@@ -66,6 +66,18 @@ def test_last_line_counts_with_and_without_a_newline(split: Path, end: str) -> N
     assert records.classes == list(CLASSES)
 
 
+def test_columns_of_the_mapping_may_be_wide(split: Path) -> None:
+    write_lines(root_of(split) / "mapping.txt", [f" {i} \t{n} " for i, n in enumerate(CLASSES)])
+    assert SplitFile(str(split))().classes == list(CLASSES)
+
+
+def test_link_to_a_split_belongs_to_where_it_lies(split: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    split.rename(tmp_path / "store" / "5f3a")
+    split.symlink_to(tmp_path / "store" / "5f3a")
+    assert len(DatasetCatalog.get(str(split))) == 3
+
+
 def test_numbers_of_classes_may_start_anywhere(split: Path) -> None:
     write_lines(root_of(split) / "mapping.txt", [f"{9 - i} {n}" for i, n in enumerate(CLASSES)])
     records = SplitFile(str(split))()
