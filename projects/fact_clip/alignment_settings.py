@@ -43,6 +43,7 @@ class AlignmentSettings:
     weight: float = 1.0
     t2v_mode: str = "supcon"
     ignore_bg: bool = False
+    unseen_mode: str = "mask"
     gamma: float | None = None
     smoothing: str = "none"
     min_duration: int = 1
@@ -88,6 +89,7 @@ class AlignmentSettings:
             weight=node.weight,
             t2v_mode=node.t2v_mode,
             ignore_bg=node.ignore_bg,
+            unseen_mode=node.unseen_mode,
             gamma=None if node.gamma is None else float(node.gamma),
             smoothing=node.smoothing,
             min_duration=node.min_duration,

@@ -5,7 +5,7 @@ Shapes: T frames, D input width, H feature width, C classes, K candidates, E tex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -171,12 +171,12 @@ class FACT_CLIP(FACT):
 
     def at_iteration(self, iteration: int, max_iter: int, batches: Batches) -> bool:
         """As the base; chooses gamma after the last step, if ``CLIP.calibration_set`` is given."""
-        is_refitted = super().at_iteration(iteration, max_iter, batches)
-        if self.calibration is None or self.alignment is None:
-            return is_refitted
-        if not self._is_checked:
+        if self.calibration is not None and not self._is_checked:
             self.calibration.check()
             self._is_checked = True
+        is_refitted = super().at_iteration(iteration, max_iter, lambda: self._trained_on(batches()))
+        if self.calibration is None or self.alignment is None:
+            return is_refitted
         if iteration == max_iter:
             candidates = self.calibration.candidates
             gamma = self.calibration.choose(
@@ -184,6 +184,14 @@ class FACT_CLIP(FACT):
             )
             self.alignment.chosen_gamma.fill_(gamma)
         return is_refitted
+
+    def _trained_on(self, batches: Iterable[list[Sample]]) -> Iterator[list[Sample]]:
+        """Leaves out the videos that training leaves out (``CLIP.unseen_mode: drop``)."""
+        held_out: frozenset[int] = frozenset()
+        if self.alignment is not None and self.alignment.settings.unseen_mode == "drop":
+            held_out = self.alignment.split.held_out
+        for samples in batches:
+            yield [one for one in samples if held_out.isdisjoint(one["labels"].tolist())]
 
     def _aligned(self) -> TextAlignment:
         if self.alignment is None:

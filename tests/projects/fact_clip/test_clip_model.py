@@ -103,6 +103,18 @@ def test_video_of_unseen_classes_alone_has_losses_of_zero_gradient_and_no_crash(
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
 
 
+@pytest.mark.parametrize("mode", ["mask", "drop"])
+def test_dropped_videos_set_no_scale(mode: str) -> None:
+    unseen = ("CLIP.unseen", ["cut_milk"], "CLIP.unseen_mode", mode)
+    model = build(*unseen, "FACT.standardize", True)
+    samples = [video(40, 0), {**video(30, 1), "labels": torch.full((30,), 1)}]
+    assert (samples[0]["labels"] == 2).any()
+    model.at_iteration(0, 5, lambda: [samples])
+    assert model.standardisation is not None
+    assert int(model.standardisation.num_frames) == {"mask": 70, "drop": 30}[mode]
+    assert model.is_fitted
+
+
 @pytest.mark.parametrize("blocks", [[-1], [0, 2], [0, 1, 2]])
 def test_any_blocks_can_be_aligned(blocks: list[int]) -> None:
     model = build("CLIP.blocks", blocks).train()
