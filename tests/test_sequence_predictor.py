@@ -136,7 +136,10 @@ def test_demo_shows_files_folders_and_goes_on_after_a_failure(
     assert "notes.txt is neither a feature file" in first
     assert "narrow.npy has 2 features per frame, the model takes 3" in second
     assert (output / "two_a" / "error.txt").is_file()
-    assert demo(tmp_path / "a.npy", config=tmp_path / "toy.yaml")[0] == 0
+    assert demo(tmp_path / "a.npy", "--frame-rate", "2.5")[0] == 0
+    assert "7 frames at 2.5 per second" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        demo(tmp_path / "a.npy", "--frame-rate", "0")
 
 
 @pytest.mark.parametrize(

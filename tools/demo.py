@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ index.json or data sets, and writes what its project shows, e.g. timeline.png an
 """
 # Options of the other kind of model; argparse gives their defaults.
 _ONLY_VIDEO = ("boxes", "explain", "explain_tracks", "every", "max_frames")
-_ONLY_FEATURES = ("classes",)
+_ONLY_FEATURES = ("classes", "frame_rate")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -84,6 +85,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
         default="",
         metavar="FILE",
         help="names to call things by, one a line, for models of features that match text",
+    )
+    parser.add_argument(
+        "--frame-rate",
+        type=_rate,
+        metavar="R",
+        help="frames of features per second, where the input does not say, for times in seconds",
     )
     parser.add_argument(
         "--every", type=positive, default=1, metavar="N", help="take each N-th frame"
@@ -125,6 +132,13 @@ def main(argv: list[str]) -> int:
     if len(inputs) > 1:
         print(f"{len(inputs) - failed} of {len(inputs)} inputs shown in {args.output}")
     return 1 if failed else 0
+
+
+def _rate(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError("must be a number above 0")
+    return number
 
 
 def _check_options(args: argparse.Namespace, model: str, *, reads_features: bool) -> None:
@@ -179,6 +193,8 @@ def _show_sequences(cfg: CfgNode, args: argparse.Namespace) -> int:
     names = name_videos(Path(record["video_id"].replace("/", "_")) for record in records)
     for record, name in zip(records, names, strict=True):
         folder = args.output / name
+        if args.frame_rate:
+            record = {"frame_rate": args.frame_rate, **record}
         try:
             sample = predictor.read(record)
             said = predictor.write(folder, sample, predictor.predict_sample(sample))

@@ -41,7 +41,8 @@ class ToySequences(nn.Module):
     def write_prediction(self, folder: Path, sample: dict[str, Any], prediction: Tensor) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "error.txt").write_text(f"{float(prediction.mean())}")
-        return f"{len(sample['features'])} frames"
+        rate = f" at {sample['frame_rate']} per second" if "frame_rate" in sample else ""
+        return f"{len(sample['features'])} frames{rate}"
 
 
 @EVALUATOR_REGISTRY.register(name="toy_sequences")
