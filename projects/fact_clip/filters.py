@@ -16,13 +16,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from vidseg.layers.onednn import linear
+from vidseg.layers.onednn import linear_at_once
 
 __all__ = ["Taps", "filter_frames"]
 
-# Rows at a time on a CPU: five taps of 512 channels then stay in its cache.
-_BLOCK = 512
-_STEP = 32
+# Rows at a time on a CPU: five taps of 512 channels then stay in its cache. Every number of rows is
+# another kernel of oneDNN, which keeps them, so the last rows are rounded up.
+_BLOCK = 1024
+_STEP = 64
 
 
 class Taps(Protocol):
@@ -94,7 +95,10 @@ class _Filter(torch.autograd.Function):
         matrix = torch.cat(matrices, 1) if len(matrices) > 1 else matrices[0]
         out = x.new_empty(len(x), len(matrix))
         for rows in _blocks(x):
-            out[rows] = linear(_gather(x, rows, taps.offsets), matrix, bias, relu=relu)
+            read = _gather(x, rows, taps.offsets)
+            out[rows] = linear_at_once(read, matrix, bias)[: rows.stop - rows.start]
+        if relu:
+            out.relu_()
         del matrices, matrix
         passed = out > 0 if relu and (dropout or residual is not None) else None
         if dropout:
@@ -135,23 +139,20 @@ def _input_gradient(grad: Tensor, taps: Taps, weights: Sequence[Tensor]) -> Tens
     del matrices
     offsets = tuple(-offset for offset in taps.offsets)
     out = grad.new_empty(len(grad), len(backward))
+    no_bias = grad.new_zeros(len(backward))
     for rows in _blocks(grad):
-        out[rows] = linear(_gather(grad, rows, offsets), backward)
+        read = _gather(grad, rows, offsets)
+        out[rows] = linear_at_once(read, backward, no_bias)[: rows.stop - rows.start]
     return out
 
 
 def _matrix_gradients(x: Tensor, grad: Tensor, taps: Taps) -> list[Tensor]:
     """Gives the gradient ``(O, I)`` of the matrix of every tap."""
-    total = None
+    total = grad.new_zeros(grad.shape[1], len(taps.offsets) * x.shape[1])
+    no_bias = total.new_zeros(total.shape[1])
     for rows in _blocks(x):
-        read, own = _gather(x, rows, taps.offsets), grad[rows]
-        if x.device.type == "cpu" and len(own) % _STEP:
-            # Every length would be another kernel of oneDNN, which keeps them.
-            fill = (0, 0, 0, -len(own) % _STEP)
-            read, own = torch.nn.functional.pad(read, fill), torch.nn.functional.pad(own, fill)
-        part = linear(own.t(), read.t())
-        total = part if total is None else total.add_(part)
-    assert total is not None
+        read, own = _gather(x, rows, taps.offsets), _gather(grad, rows, (0,))
+        total += linear_at_once(own.t(), read.t(), no_bias)
     return [own.contiguous() for own in total.split(x.shape[1], 1)]
 
 
@@ -161,11 +162,12 @@ def _blocks(x: Tensor) -> list[slice]:
 
 
 def _gather(x: Tensor, rows: slice, offsets: tuple[int, ...]) -> Tensor:
-    """Puts side by side what the taps read for some rows: ``(rows, K I)``."""
-    if offsets == (0,):
-        return x[rows]
+    """Puts side by side what the taps read for some rows: ``(rows, K I)``, rounded up by zeros."""
     num_rows = rows.stop - rows.start
-    out = x.new_empty(num_rows, len(offsets), x.shape[1])
+    fill = -num_rows % _STEP if x.device.type == "cpu" else 0
+    if offsets == (0,) and not fill:
+        return x[rows]
+    out = x.new_empty(num_rows + fill, len(offsets), x.shape[1])
     for tap, offset in enumerate(offsets):
         first = min(max(-offset - rows.start, 0), num_rows)  # the rows that read a frame of x
         last = max(min(len(x) - offset - rows.start, num_rows), first)
