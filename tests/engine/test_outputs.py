@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vidseg.config import get_cfg
+from vidseg.engine.data_checks import check_test_folders
 from vidseg.engine.evaluate import check_expected, flatten, format_table, inference_dir
 from vidseg.engine.evaluation_hooks import find_metric
 from vidseg.engine.report import log_to
@@ -120,6 +121,16 @@ def test_metric_by_its_end() -> None:
     assert find_metric(metrics, "segm/AP") == 1.0
     with pytest.raises(ConfigError, match=r"'segm/APP'.*segm/AP"):
         find_metric(metrics, "segm/APP")
+
+
+def test_results_of_two_sets_may_not_lie_in_one_folder() -> None:
+    cfg = get_cfg()
+    cfg.DATASETS.TEST = ["/a/splits/test.lst", "/a/splits/test.lst?trim=1", "ovis_val"]
+    check_test_folders(cfg)
+    cfg.DATASETS.TEST = ["/a/splits/test.lst", "ovis_val", "/b/splits/test.lst"]
+    says = r"results of /a/splits/test\.lst and /b/.* both lie in inference/splits_test; rename"
+    with pytest.raises(ConfigError, match=says):
+        check_test_folders(cfg)
 
 
 def test_inference_directory_of_a_path(tmp_path: Path) -> None:

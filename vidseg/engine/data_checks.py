@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vidseg.errors import DataError
+from vidseg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
 
-__all__ = ["check_feature_dim"]
+__all__ = ["check_feature_dim", "check_test_folders", "check_test_sets"]
 
 
 def check_feature_dim(cfg: CfgNode, name: str) -> None:
@@ -40,3 +40,37 @@ def check_feature_dim(cfg: CfgNode, name: str) -> None:
         raise DataError(
             f"{name} has {dim} features per frame, but the model takes {wanted}; {way_out}"
         )
+
+
+def check_test_sets(cfg: CfgNode) -> None:
+    """Checks that a trained model fits DATASETS.TEST, and where their results go.
+
+    Raises:
+        DataError: if classes or features of one do not fit.
+        ConfigError: see ``check_test_folders``.
+    """
+    from vidseg.data import check_num_classes
+
+    check_test_folders(cfg)
+    for name in cfg.DATASETS.TEST:
+        check_num_classes(cfg, name)
+        check_feature_dim(cfg, name)
+
+
+def check_test_folders(cfg: CfgNode) -> None:
+    """Checks that each of DATASETS.TEST has a folder of its own for its results.
+
+    Raises:
+        ConfigError: if two have the same, which the second would overwrite; names both.
+    """
+    from .evaluate import inference_dir
+
+    taken: dict[str, str] = {}
+    for name in cfg.DATASETS.TEST:
+        folder = inference_dir("", name).name
+        other = taken.setdefault(folder, name)
+        if other != name:
+            raise ConfigError(
+                f"DATASETS.TEST: the results of {other} and {name} would both lie in "
+                f"inference/{folder}; rename a file or its folder, or test one at a time"
+            )

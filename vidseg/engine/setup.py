@@ -31,7 +31,7 @@ from .build import (
     scaled,
 )
 from .chain import Stage
-from .data_checks import check_feature_dim
+from .data_checks import check_feature_dim, check_test_folders, check_test_sets
 from .distributed import local_rank, process_group
 from .ema import EmaHook
 from .evaluate import (
@@ -173,6 +173,7 @@ def _check_data(unfinished: Sequence[Stage]) -> None:
                 check_feature_dim(stage.cfg, name)
                 if not any(node.DATASET_NEED_MAP):  # else training has fewer classes than its data
                     check_num_classes(stage.cfg, name)
+            check_test_folders(stage.cfg)
             check_mappers(stage.cfg)
 
 
@@ -335,7 +336,7 @@ def _is_occupied(directory: Path) -> bool:
 
 
 def _evaluate_only(stage: Stage) -> None:
-    from vidseg.data import check_mappers, check_num_classes
+    from vidseg.data import check_mappers
 
     cfg = scaled(stage.cfg)
     cfg.SEED = resolve_seed(cfg)
@@ -349,9 +350,7 @@ def _evaluate_only(stage: Stage) -> None:
             f"--eval-only: there are no weights; {weights} does not exist, give MODEL.WEIGHTS FILE"
         )
     with log_to(stage.output_dir):
-        for name in cfg.DATASETS.TEST:
-            check_num_classes(cfg, name)
-            check_feature_dim(cfg, name)
+        check_test_sets(cfg)
         check_mappers(cfg)
         model = build_initial_model(cfg, weights, complete=True)
         logger.info(describe_environment(next(model.parameters()).device))
