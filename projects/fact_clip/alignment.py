@@ -115,7 +115,15 @@ class TextAlignment(nn.Module):
         Args:
             features: ``(N, width)`` of each aligned block.
             labels: ``(N,)`` int64, negative: ignored.
+
+        Raises:
+            ValueError: if the vocabulary is no longer that of the labels.
         """
+        if self.names != list(self.split.classes):
+            raise ValueError(
+                "the vocabulary was swapped, so labels have no texts; set that of the training "
+                "classes again"
+            )
         losses = [
             self.contrast(projection(x), self.text_embeddings, labels, self.training_classes)
             for projection, x in zip(self.projections, features, strict=True)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from vidseg.errors import ConfigError, nearest
 
 from .class_split import UNSEEN_MODES
+from .contrast import T2V_MODES
+from .text_matching import SMOOTHINGS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,9 +21,9 @@ __all__ = ["AlignmentSettings"]
 
 _CHOICES = {
     "feature": ("frame", "frame_noprob"),
-    "t2v_mode": ("supcon", "exclude", "logsum"),
+    "t2v_mode": T2V_MODES,
     "unseen_mode": UNSEEN_MODES,
-    "smoothing": ("none", "segments", "median", "viterbi"),
+    "smoothing": SMOOTHINGS,
 }
 
 

@@ -16,7 +16,14 @@ from vidseg.errors import ConfigError, DataError
 
 from .class_split import ClassSplit
 from .text_matching import ZeroShot
-from .zero_shot import FrameScores, encode_zero_shot, frame_scores, stacking_curve
+from .zero_shot import (
+    FrameScores,
+    encode_zero_shot,
+    frame_scores,
+    group_accuracy,
+    harmonic_mean,
+    stacking_curve,
+)
 
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
@@ -141,17 +148,15 @@ class Calibration:
             curve.harmonic[place],
             curve.seen[place],
             curve.unseen[place],
-            stacking_at(frames, seen, self.target),
+            harmonic_at(frames, seen, self.target),
         )
         return float(curve.gammas[place])
 
 
-def stacking_at(
+def harmonic_at(
     frames: FrameScores, seen: Collection[int], unseen: Collection[int], gamma: float = 0.0
 ) -> float:
     """Gives H at one gamma."""
-    from .zero_shot import group_accuracy, harmonic_mean
-
     labels = frames.labels_at(gamma)
     groups = [group_accuracy(frames.truth, labels, group) for group in (seen, unseen)]
     return float(harmonic_mean(*groups))

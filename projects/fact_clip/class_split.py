@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vidseg.data.catalog import dataset_root
 from vidseg.errors import ConfigError, nearest
@@ -37,7 +37,9 @@ class ClassSplit:
     pseudo_unseen: tuple[int, ...] = ()
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, classes: Sequence[str], background: Sequence[int]) -> Any:
+    def from_config(
+        cls, cfg: CfgNode, classes: Sequence[str], background: Sequence[int]
+    ) -> ClassSplit:
         """Reads ``CLIP.unseen`` and ``CLIP.pseudo_unseen``.
 
         Args:
@@ -89,8 +91,7 @@ def held_out_classes(cfg: CfgNode, classes: Sequence[str]) -> frozenset[int]:
     aligned = cfg.MODEL.META_ARCHITECTURE == "FACT_CLIP" and cfg.CLIP.enable
     if not aligned or cfg.CLIP.unseen_mode != "drop":
         return frozenset()
-    split: ClassSplit = ClassSplit.from_config(cfg, classes, ())
-    return split.held_out
+    return ClassSplit.from_config(cfg, classes, ()).held_out
 
 
 def _numbers(key: str, entries: Sequence[str], classes: Sequence[str]) -> tuple[int, ...]:

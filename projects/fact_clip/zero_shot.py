@@ -185,7 +185,9 @@ def label_ids(labels: Sequence[int], candidates: Sequence[str], classes: Sequenc
     return table[np.asarray(labels, dtype=np.int64)]
 
 
-def frame_scores(encoded: Mapping[str, Any], truth: ArrayLike, classes: Sequence[str]) -> Any:
+def frame_scores(
+    encoded: Mapping[str, Any], truth: ArrayLike, classes: Sequence[str]
+) -> FrameScores:
     """Gives the ``FrameScores`` of a video at the rate of its truth.
 
     Args:

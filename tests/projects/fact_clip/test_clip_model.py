@@ -184,6 +184,8 @@ def test_vocabulary_can_be_swapped() -> None:
     assert found.candidates == ["pour_milk", "fly_kite", "pour_apple"]
     assert found.seen.tolist() == [True, False, False]
     torch.testing.assert_close(found.cosine[:, [0, 2]], before[:, [4, 3]])
+    with pytest.raises(ValueError, match="the vocabulary was swapped"):
+        model.train()([video()])
     with pytest.raises(ValueError, match=r"expected \(classes, 32\)"):
         model.set_text_embeddings(torch.ones(2, 7), ["a", "b"])
     with pytest.raises(ValueError, match="3 names do not fit 2 text embeddings"):
