@@ -94,7 +94,7 @@ def test_run_on_features(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_epochs_are_passes_over_the_set(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keys = ("SOLVER.IMS_PER_BATCH", "4", "SOLVER.MAX_EPOCHS", "3", "SOLVER.EPOCH_STEPS", "[1]")
     assert run(folder, *keys) == 0
-    assert "an epoch has 2 iterations: MAX_ITER 6, STEPS (2,)" in capsys.readouterr().out
+    assert "iterations per epoch: 2; MAX_ITER 6, STEPS (2,)" in capsys.readouterr().out
     lines = (folder / "out" / "metrics.jsonl").read_text().splitlines()
     rates = {row["iteration"]: row["lr"] for row in map(json.loads, lines) if "lr" in row}
     assert rates == pytest.approx({1: 0.1, 2: 0.1, 4: 0.01, 6: 0.01})

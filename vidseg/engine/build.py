@@ -182,7 +182,7 @@ def resolve_epochs(cfg: CfgNode) -> CfgNode:
         cfg.SOLVER.STEPS = tuple(round(epoch * length) for epoch in solver.EPOCH_STEPS)
     cfg.SOLVER.MAX_EPOCHS, cfg.SOLVER.EPOCH_STEPS = 0, ()
     logger.info(
-        "an epoch has %d iterations: MAX_ITER %d, STEPS %s",
+        "iterations per epoch: %d; MAX_ITER %d, STEPS %s",
         length,
         cfg.SOLVER.MAX_ITER,
         cfg.SOLVER.STEPS,

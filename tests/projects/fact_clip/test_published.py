@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from vidseg.config import CfgNode, load_config
+from vidseg.engine.chain import plan_stages
+from vidseg.engine.setup import run_stages
 from vidseg.errors import ConfigError
+from vidseg.modeling import build_model
 
 
 def block(**changes: Any) -> dict[str, Any]:
@@ -153,6 +157,56 @@ def test_published_file_loads_unchanged(name: str, tmp_path: Path) -> None:
             if (group, key) != ("TM", "inplace"):
                 wanted = None if value == "None" else value
                 assert cfg.lookup(f"{group}.{key}") == wanted, (group, key)
+
+
+@pytest.mark.parametrize(
+    ("name", "n_classes", "count"),
+    [
+        ("breakfast", 48, 119_458_304),
+        ("gtea", 11, 10_418_176),
+        ("egoprocel", 131, 40_972_544),
+        ("gtea_transcript", 11, 8_533_760),
+    ],
+)
+def test_published_file_builds_the_published_model(
+    name: str, n_classes: int, count: int, tmp_path: Path
+) -> None:
+    words = ("FACT.input_dim", "2048", "FACT.n_classes", str(n_classes), "MODEL.DEVICE", "meta")
+    model = build_model(load(tmp_path, FILES[name], *words))
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
+
+
+def test_published_file_trains_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    for folder in ("features", "gt", "splits"):
+        (tmp_path / folder).mkdir()
+    for name in "abc":
+        labels = np.repeat(rng.permutation(3), 8)
+        features = np.eye(3)[labels] + 0.1 * rng.normal(size=(24, 3))
+        np.save(tmp_path / "features" / f"{name}.npy", features.T)  # (D, T)
+        lines = "".join(f"{'xyz'[label]}\n" for label in labels[:-1])  # one is missing
+        (tmp_path / "gt" / f"{name}.txt").write_text(lines)
+    (tmp_path / "map.txt").write_text("0 x\n1 y\n2 z\n")
+    (tmp_path / "splits" / "train.s1.bundle").write_text("a.txt\nb.txt\n")
+    (tmp_path / "splits" / "test.s1.bundle").write_text("c.txt\n")
+    content = FILES["gtea"] | {
+        **{"dataset": "toys", "split": "s1", "split_path": str(tmp_path / "splits")},
+        **{"feature_path": str(tmp_path / "features"), "feature_transpose": True},
+        **{"groundTruth_path": str(tmp_path / "gt"), "map_fname": str(tmp_path / "map.txt")},
+        **{"batch_size": 2, "epoch": 2, "lr_decay": 1},
+    }
+    small = {"hid_dim": 16, "a_dim": 8, "a_nhead": 2, "a_ffdim": 8, "f_dim": 8, "f_layers": 2}
+    content["Bi"] = {**content["Bi"], **small, "a_layers": 1}
+    content["Bu"] = {**content["Bu"], "a_nhead": None, "f_layers": 2}
+    content["BU"] = {**content["BU"], "a_nhead": None, "f_layers": 2}
+    (tmp_path / "toys.yaml").write_text(yaml.safe_dump(content))
+    words = ["OUTPUT_DIR", str(tmp_path / "out"), "DATALOADER.NUM_WORKERS", "0"]
+    stages = plan_stages(str(tmp_path / "toys.yaml"), [*words, "MODEL.DEVICE", "cpu"])
+    assert run_stages(stages) == 0
+    assert "iterations per epoch: 1; MAX_ITER 2, STEPS (1,)" in capsys.readouterr().out
+    results = tmp_path / "out" / "inference"
+    (metrics,) = results.glob("*/metrics.json")
+    assert "merged/F1@50" in metrics.read_text()
 
 
 def test_what_a_file_leaves_out_has_its_published_value(tmp_path: Path) -> None:
