@@ -51,6 +51,6 @@ def write_view(
 
 def _say(timeline: Timeline, row: str) -> str:
     labels, starts, _ = find_segments(timeline.rows[row])
-    names = [timeline.classes[label] for label in dict.fromkeys(labels.tolist()) if label >= 0]
+    names = [timeline.name_of(label) for label in dict.fromkeys(labels.tolist()) if label >= 0]
     segments = f"{len(starts)} segment" + "s" * (len(starts) != 1)
     return f"{row.replace('_', '-')}: {segments} of {', '.join(names) or 'no class'}"
