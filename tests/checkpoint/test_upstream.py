@@ -122,6 +122,14 @@ def test_whole_parts_must_not_be_left_at_random(
         check_complete(report, model, "w.pth")
 
 
+def test_a_parameter_of_the_model_itself_must_fit_too() -> None:
+    model = Model()
+    model.query = torch.nn.Parameter(torch.zeros(30, 2))
+    state = {**model.state_dict(), "query": torch.zeros(24, 2)}
+    with pytest.raises(UserError, match=r"^w\.pth has other shapes for query \(1\) of Model"):
+        check_complete(load_weights(model, state), model, "w.pth")
+
+
 def test_nothing_in_common_is_an_error() -> None:
     with pytest.raises(DataError, match="does not fit the model"):
         load_weights(Model(), {"other.weight": torch.zeros(1)})

@@ -102,7 +102,8 @@ def check_complete(report: LoadReport, model: nn.Module, where: str | Path) -> N
     """
     absent = {*report.missing, *report.mismatched}
     parts: dict[str, list[str]] = {}
-    for name, _ in model.named_parameters(remove_duplicate=False):
+    every = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    for name in every:
         part, dot, _ = name.partition(".")
         if dot:
             parts.setdefault(part, []).append(name)
@@ -118,13 +119,13 @@ def check_complete(report: LoadReport, model: nn.Module, where: str | Path) -> N
             f"{where} knows {theirs} classes and MODEL.SEM_SEG_HEAD.NUM_CLASSES is {ours}; set it "
             f"to {theirs}, or use the config that made the file"
         )
-    wrong = [name for names in parts.values() for name in names if name in report.mismatched]
+    wrong = [name for name in every if name in report.mismatched]
     if wrong:
         raise UserError(
             f"{where} has other shapes for {', '.join(grouped(wrong))} of {type(model).__name__}; "
             "use the config that made the file"
         )
-    missing = [name for names in parts.values() for name in names if name in report.missing]
+    missing = [name for name in every if name in report.missing]
     if missing:
         logger.warning(
             "%s lacks parameters, left at random: %s", where, ", ".join(grouped(missing))

@@ -36,7 +36,7 @@ OWN = {
 }
 NO_EFFECT = {
     "epic_kitchens": {"SOLVER.EPOCH_STEPS"},  # published: after the end of training
-    "gtea_transcript": {"FACT.ntoken", "DATASETS.TRAIN", "DATASETS.TEST"},  # published: split 4
+    "gtea_transcript": {"FACT.ntoken"},
 }
 
 VIDEOS = {"train": ("a", "b"), "test": ("c",)}
@@ -113,7 +113,8 @@ def write_data(root: Path, name: str) -> None:
     is_transposed = name not in ("egoprocel", "epic_kitchens")
     for part, videos in VIDEOS.items():
         has_bundles = name not in ("egoprocel", "epic_kitchens")
-        split = folder / (f"splits/{part}.split1.bundle" if has_bundles else f"split1.{part}")
+        bundle = f"splits/{part}.split{4 if name == 'gtea_transcript' else 1}.bundle"
+        split = folder / (bundle if has_bundles else f"split1.{part}")
         split.write_text("\n".join(f"{video}.txt" for video in videos))
         for video in videos:
             labels = np.repeat(rng.integers(len(classes), size=5), 12)
