@@ -24,6 +24,7 @@ __all__ = ["Taps", "filter_frames"]
 # another kernel of oneDNN, which keeps them, so the last rows are rounded up.
 _BLOCK = 1024
 _STEP = 64
+_EXACT = 4  # bytes of a value that tells a sum from the larger of its terms
 
 
 class Taps(Protocol):
@@ -32,6 +33,11 @@ class Taps(Protocol):
     @property
     def offsets(self) -> tuple[int, ...]:
         """Where the K taps read, in frames relative to the output."""
+        ...
+
+    @property
+    def are_costly(self) -> bool:
+        """Whether what :meth:`assemble` gives is kept for the gradients."""
         ...
 
     def assemble(self, weights: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
@@ -56,8 +62,8 @@ def filter_frames(
 ) -> Tensor:
     """Applies a filter, then a ReLU and drop-out if wanted, and adds a residual.
 
-    For the gradients it keeps ``x`` and, where there is a ReLU or drop-out, which values came
-    through; filters are assembled again from the weights.
+    For the gradients it keeps ``x``, the output of a ReLU or, with drop-out, which values came
+    through, and a filter that is costly to assemble.
 
     Args:
         x: ``(T, I)``.
@@ -99,44 +105,55 @@ class _Filter(torch.autograd.Function):
             out[rows] = linear_at_once(read, matrix, bias)[: rows.stop - rows.start]
         if relu:
             out.relu_()
+        stacked = torch.cat(matrices) if taps.are_costly and ctx.needs_input_grad[0] else None
         del matrices, matrix
-        passed = out > 0 if relu and (dropout or residual is not None) else None
+        # Without a mask the ReLU's inputs are told by the output, which its reader keeps anyway:
+        # what it added is beyond the rounding of the residual but for single values at the corner.
+        is_masked = dropout > 0 or (residual is not None and out.element_size() < _EXACT)
+        passed = out > 0 if relu and is_masked else None
         if dropout:
             kept = torch.empty_like(out, dtype=torch.bool).bernoulli_(1 - dropout)
             out.mul_(kept).mul_(1 / (1 - dropout))
             passed = kept if passed is None else passed.logical_and_(kept)
         if residual is not None:
             out.add_(residual)
-        elif relu and not dropout:
-            passed = out  # kept anyway by whatever reads it
+        compares = relu and not is_masked
         ctx.taps, ctx.dropout, ctx.has_residual = taps, dropout, residual is not None
-        ctx.save_for_backward(x, passed, *weights)
+        ctx.compares = compares
+        kept_tensors = (out, residual) if compares else (passed, None)
+        ctx.save_for_backward(x, *kept_tensors, stacked, *weights)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("a filter over frames can be differentiated once only")
-        x, passed, *weights = ctx.saved_tensors
+        x, passed, residual, stacked, *weights = ctx.saved_tensors
         taps: Taps = ctx.taps
         own = grad.contiguous()
+        if ctx.compares:
+            passed = passed > (0 if residual is None else residual)
         if passed is not None:
-            own = own * (passed if passed.dtype == torch.bool else passed > 0)
+            own = own * passed
             if ctx.dropout:
                 own.mul_(1 / (1 - ctx.dropout))
-        x_grad = _input_gradient(own, taps, weights) if ctx.needs_input_grad[0] else None
+        x_grad = _input_gradient(own, taps, weights, stacked) if ctx.needs_input_grad[0] else None
         weight_grads: list[Any] = [None] * len(weights)
         if any(ctx.needs_input_grad[5:]):
             weight_grads = taps.take_apart(weights, _matrix_gradients(x, own, taps), own.sum(0))
         return x_grad, grad if ctx.has_residual else None, None, None, None, *weight_grads
 
 
-def _input_gradient(grad: Tensor, taps: Taps, weights: Sequence[Tensor]) -> Tensor:
+def _input_gradient(
+    grad: Tensor, taps: Taps, weights: Sequence[Tensor], stacked: Tensor | None
+) -> Tensor:
     """Filters ``(T, O)`` backwards to ``(T, I)``."""
-    matrices, _ = taps.assemble(weights)
+    if stacked is None:
+        matrices, _ = taps.assemble(weights)
+        stacked = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
+        del matrices
     # Stacked, so that no matrix has to be transposed in memory.
-    backward = (torch.cat(matrices) if len(matrices) > 1 else matrices[0]).t()  # (I, K O)
-    del matrices
+    backward = stacked.t()  # (I, K O)
     offsets = tuple(-offset for offset in taps.offsets)
     out = grad.new_empty(len(grad), len(backward))
     no_bias = grad.new_zeros(len(backward))

@@ -21,6 +21,7 @@ class PointwiseTaps:
     """A linear map: weights ``(O, I)``, or ``(O, I, 1)`` of a 1x1 convolution, and ``(O,)``."""
 
     offsets: tuple[int, ...] = (0,)
+    are_costly: bool = False
 
     def assemble(self, weights: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """See ``filters.Taps``."""
@@ -43,6 +44,7 @@ class DilatedTaps:
     """
 
     def __init__(self, dilation: int, num_frames: int) -> None:
+        self.are_costly = False
         is_short = dilation >= num_frames
         self.offsets: tuple[int, ...] = (0,) if is_short else (-dilation, 0, dilation)
 
@@ -81,6 +83,7 @@ class FoldedTaps:
     """
 
     def __init__(self, dilations: tuple[int, int], num_frames: int) -> None:
+        self.are_costly = True
         self.parts = tuple(DilatedTaps(dilation, num_frames) for dilation in dilations)
         first, second = (part.offsets for part in self.parts)
         self.offsets = (*first, *(offset for offset in second if offset))
