@@ -36,7 +36,7 @@ class Taps(Protocol):
         ...
 
     @property
-    def are_costly(self) -> bool:
+    def are_kept(self) -> bool:
         """Whether what :meth:`assemble` gives is kept for the gradients."""
         ...
 
@@ -63,7 +63,7 @@ def filter_frames(
     """Applies a filter, then a ReLU and drop-out if wanted, and adds a residual.
 
     For the gradients it keeps ``x``, the output of a ReLU or, with drop-out, which values came
-    through, and a filter that is costly to assemble.
+    through, and the matrices of a filter that wants them kept.
 
     Args:
         x: ``(T, I)``.
@@ -105,7 +105,7 @@ class _Filter(torch.autograd.Function):
             out[rows] = linear_at_once(read, matrix, bias)[: rows.stop - rows.start]
         if relu:
             out.relu_()
-        stacked = torch.cat(matrices) if taps.are_costly and ctx.needs_input_grad[0] else None
+        stacked = torch.cat(matrices) if taps.are_kept and ctx.needs_input_grad[0] else None
         del matrices, matrix
         # Without a mask the ReLU's inputs are told by the output, which its reader keeps anyway:
         # what it added is beyond the rounding of the residual but for single values at the corner.

@@ -21,7 +21,7 @@ class PointwiseTaps:
     """A linear map: weights ``(O, I)``, or ``(O, I, 1)`` of a 1x1 convolution, and ``(O,)``."""
 
     offsets: tuple[int, ...] = (0,)
-    are_costly: bool = False
+    are_kept: bool = False
 
     def assemble(self, weights: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """See ``filters.Taps``."""
@@ -44,7 +44,7 @@ class DilatedTaps:
     """
 
     def __init__(self, dilation: int, num_frames: int) -> None:
-        self.are_costly = False
+        self.are_kept = False
         is_short = dilation >= num_frames
         self.offsets: tuple[int, ...] = (0,) if is_short else (-dilation, 0, dilation)
 
@@ -80,10 +80,12 @@ class FoldedTaps:
     Args:
         dilations: of the first and the second convolution.
         num_frames: T; taps that would read beyond both ends of the video are left out.
+        keep: whether the folded taps are kept for the gradients, 5 F F values; else they are folded
+            again, 6 F F F products.
     """
 
-    def __init__(self, dilations: tuple[int, int], num_frames: int) -> None:
-        self.are_costly = True
+    def __init__(self, dilations: tuple[int, int], num_frames: int, *, keep: bool = False) -> None:
+        self.are_kept = keep
         self.parts = tuple(DilatedTaps(dilation, num_frames) for dilation in dilations)
         first, second = (part.offsets for part in self.parts)
         self.offsets = (*first, *(offset for offset in second if offset))

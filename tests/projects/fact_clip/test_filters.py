@@ -54,17 +54,18 @@ def test_a_dilated_filter_is_the_convolution(num_frames: int, dilation: int) -> 
         torch.testing.assert_close(own, their)
 
 
+@pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("num_frames", [1, 2, 9, 40, 1100])
 @pytest.mark.parametrize("dilations", [(1, 8), (8, 1), (4, 4), (64, 2), (64, 64)])
 def test_the_folded_filter_is_the_layer_as_published(
-    num_frames: int, dilations: tuple[int, int]
+    num_frames: int, dilations: tuple[int, int], keep: bool
 ) -> None:
     x = torch.randn(num_frames, 6, dtype=torch.float64, requires_grad=True)
     first, second = (convolution(6, 6, dilation) for dilation in dilations)
     fusion = convolution(12, 6)
     weights = [w for conv in (first, second, fusion) for w in conv.parameters()]
 
-    taps = FoldedTaps(dilations, num_frames)
+    taps = FoldedTaps(dilations, num_frames, keep=keep)
     ours = filter_frames(x, taps, weights, relu=True, residual=x)
     theirs = x + F.relu(convolve(fusion, torch.cat([convolve(first, x), convolve(second, x)], 1)))
 
