@@ -64,8 +64,10 @@ class ClassSplit:
         both = [classes[number] for number in pseudo if number in unseen]
         if both:
             raise ConfigError(f"{both[0]} stands in CLIP.unseen and in CLIP.pseudo_unseen")
-        if unseen and not set(range(len(classes))) - {*unseen, *pseudo, *background}:
-            raise ConfigError("CLIP.unseen leaves no class to train on; take some out of the list")
+        held_out = {*unseen, *pseudo}
+        if held_out and not set(range(len(classes))) - held_out - {*background}:
+            key = "CLIP.unseen" if unseen else "CLIP.pseudo_unseen"
+            raise ConfigError(f"{key} leaves no class to train on; take some out of the list")
         return cls(tuple(classes), unseen, pseudo)
 
     @property
@@ -79,25 +81,34 @@ class ClassSplit:
 
 
 def held_out_classes(cfg: CfgNode, classes: Sequence[str]) -> frozenset[int]:
-    """Gives the classes whose videos are left out of training: ``CLIP.unseen_mode: drop``.
+    """Gives the numbers of the classes of a training set whose labels training does not see.
+
+    Names that the set lacks are passed over: models compare them with their own classes.
 
     Args:
-        cfg: of the run.
-        classes: names of the classes of the training set.
+        cfg: of the run; none are held out unless it is of ``FACT_CLIP``.
+        classes: names of the classes of the set.
 
     Raises:
-        ConfigError: if ``CLIP.unseen`` or ``CLIP.pseudo_unseen`` names something else.
+        DataError: if a file that is named cannot be read.
     """
-    aligned = cfg.MODEL.META_ARCHITECTURE == "FACT_CLIP" and cfg.CLIP.enable
-    if not aligned or cfg.CLIP.unseen_mode != "drop":
+    if cfg.MODEL.META_ARCHITECTURE != "FACT_CLIP" or not cfg.CLIP.enable:
         return frozenset()
-    return ClassSplit.from_config(cfg, classes, ()).held_out
+    names = {
+        name for key in ("unseen", "pseudo_unseen") for name in _names(f"CLIP.{key}", cfg.CLIP[key])
+    }
+    return frozenset(number for number, name in enumerate(classes) if name in names)
 
 
-def _numbers(key: str, entries: Sequence[str], classes: Sequence[str]) -> tuple[int, ...]:
+def _names(key: str, entries: Sequence[str]) -> list[str]:
     names: list[str] = []
     for entry in entries:
         names += _names_of_file(key, entry) if ".json:" in str(entry) else [str(entry)]
+    return names
+
+
+def _numbers(key: str, entries: Sequence[str], classes: Sequence[str]) -> tuple[int, ...]:
+    names = _names(key, entries)
     for name in names:
         if name not in classes:
             close = nearest(name, classes)

@@ -17,12 +17,10 @@ from vidseg.data.mappers import Sample
 from vidseg.errors import ConfigError, DataError
 
 from .class_split import held_out_classes
+from .samples import IGNORED
 from .warping import warp_frames
 
 __all__ = ["IGNORED", "ActionFrameMapper", "sample_labels"]
-
-IGNORED = -100
-"""Label of a frame that no loss and no metric sees."""
 
 
 @DATASET_MAPPER_REGISTRY.register(name="action_frames")
@@ -36,8 +34,9 @@ class ActionFrameMapper(SequenceMapper):
         drop_columns: numbers of the features that are set to 0, so that no model sees them.
         warp: speeds at which training plays a video, see ``warping.warp_frames``.
         segment_warp: and each of its segments.
-        held_out: gives, of the names of all classes, the numbers of those whose videos are not
-            trained on; none if left out.
+        held_out: gives, of the names of all classes, the numbers of those whose labels training
+            must not see: their frames are ignored, and speeds drawn as if they had no label.
+        drops: whether videos that show one of them are left out altogether.
         category_map: class of the model by class of the record, -1 to ignore the frame.
 
     Raises:
@@ -58,6 +57,7 @@ class ActionFrameMapper(SequenceMapper):
         warp: float = 0.0,
         segment_warp: float = 0.0,
         held_out: Callable[[Sequence[str]], frozenset[int]] | None = None,
+        drops: bool = False,
         category_map: np.ndarray | None = None,
     ) -> None:
         if sampling_rate < 1:
@@ -73,7 +73,8 @@ class ActionFrameMapper(SequenceMapper):
         self.is_train = is_train
         self.drop_columns = list(drop_columns)
         self.warp, self.segment_warp = warp, segment_warp
-        self.held_out = held_out
+        self.held_out, self.drops = held_out, drops
+        self._hidden: list[int] = []  # classes of the records, known once these are selected
 
     @classmethod
     def from_config(
@@ -88,10 +89,11 @@ class ActionFrameMapper(SequenceMapper):
             "warp": cfg.FACT.warp if is_train else 0.0,
             "segment_warp": cfg.FACT.segment_warp if is_train else 0.0,
             "held_out": partial(held_out_classes, cfg) if is_train else None,
+            "drops": cfg.CLIP.unseen_mode == "drop",
         }
 
     def select(self, records: Records, name: str, *, drop_empty: bool) -> list[Record]:
-        """Gives the records to train on: all of them, but for those that show a held out class.
+        """Gives the records to train on: all, or with ``drops`` those without held out classes.
 
         Raises:
             ConfigError: if the features have no column of a number in ``drop_columns``.
@@ -107,6 +109,9 @@ class ActionFrameMapper(SequenceMapper):
         if self.held_out is None:
             return list(records)
         held_out = self.held_out(DatasetCatalog.metadata(name).classes)
+        self._hidden = sorted(held_out)
+        if not self.drops:
+            return list(records)
         kept = [record for record in records if held_out.isdisjoint(record["labels"])]
         if records and not kept:
             raise DataError(
@@ -167,7 +172,8 @@ class ActionFrameMapper(SequenceMapper):
 
     def _labels(self, labels: Any) -> torch.Tensor:
         numbers = super()._labels(labels)
-        return numbers.masked_fill(numbers < 0, IGNORED)
+        is_hidden = torch.from_numpy(np.isin(labels, self._hidden))
+        return numbers.masked_fill((numbers < 0) | is_hidden, IGNORED)
 
     def _check_columns(self, record: Record) -> None:
         width = record["feature_dim"]

@@ -18,7 +18,7 @@ __all__ = ["IGNORED", "Sample", "naming_video", "read_features", "read_labels"]
 Sample = dict[str, Any]
 
 IGNORED = -100
-"""Label of a frame that no loss sees."""
+"""Label of a frame that no loss and no metric sees."""
 
 
 @contextlib.contextmanager
