@@ -159,8 +159,10 @@ def build_pass_loader(
     """
     rank, world_size = _rank(rank, world_size)
     sources = []
-    for setting in _train_settings(cfg):
-        mapper = build_mapper(cfg, setting.kind, is_train=False)
+    settings = _train_settings(cfg)
+    for setting in settings:
+        mapping = _category_map(setting, settings[-1])
+        mapper = build_mapper(cfg, setting.kind, is_train=False, category_map=mapping)
         sources.append(VideoSource(DatasetCatalog.get(setting.name), mapper))
     source = JoinedSource(sources)
     share = range(rank, len(source), world_size)
@@ -262,19 +264,24 @@ def _training_records(
     cfg: Any, settings: Sequence[_TrainSetting]
 ) -> Iterator[tuple[_TrainSetting, Any, list[Record], int]]:
     """Gives each set's setting, mapper, the records to train on, and how many there are in all."""
-    target = DatasetCatalog.metadata(settings[-1].name)
     for setting in settings:
         records = DatasetCatalog.get(setting.name)
         _check_kind(setting.name, setting.kind, "DATASET_TYPE")
-        mapping = None
-        if setting.need_map:
-            mapping = category_map(DatasetCatalog.metadata(setting.name), target)
-        else:
+        mapping = _category_map(setting, settings[-1])
+        if mapping is None:
             check_num_classes(cfg, setting.name)
         mapper = build_mapper(cfg, setting.kind, is_train=True, category_map=mapping)
         drop_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
         kept = mapper.select(records, setting.name, drop_empty=drop_empty)
         yield setting, mapper, kept, len(records)
+
+
+def _category_map(setting: _TrainSetting, target: _TrainSetting) -> np.ndarray | None:
+    """Gives the class of the model for each class of a set; None if they are the same."""
+    if not setting.need_map:
+        return None
+    sets = (DatasetCatalog.metadata(one.name) for one in (setting, target))
+    return category_map(*sets)
 
 
 def _as_long(

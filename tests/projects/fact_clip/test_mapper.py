@@ -9,9 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from tests.projects.fact_clip.layout_ground import CLASSES, WIDTH, make_layout
+from tests.projects.fact_clip.layout_ground import CLASSES, WIDTH, make_layout, write_lines
 from vidseg.config import CfgNode, load_config
-from vidseg.data import DatasetCatalog, build_test_loader, build_train_loader, check_num_classes
+from vidseg.data import (
+    DatasetCatalog,
+    build_pass_loader,
+    build_test_loader,
+    build_train_loader,
+    check_num_classes,
+)
 from vidseg.data.mappers import build_mapper
 from vidseg.engine.data_checks import check_feature_dim
 from vidseg.errors import ConfigError, DataError
@@ -214,3 +220,17 @@ def test_width_of_other_sets_is_compared_with_that_of_training(split: Path) -> N
 
 def test_class_names_are_those_of_the_mapping(split: Path) -> None:
     assert DatasetCatalog.metadata(str(split)).classes == list(CLASSES)
+
+
+def test_a_pass_over_several_sets_has_the_classes_of_the_last(split: Path) -> None:
+    other = make_layout(split.parents[2] / "other", num_videos=2)
+    names = ("stir_salad", "peel_carrot", "cut_tomato", "pour_oil")  # one that the last set lacks
+    for path, lines in (
+        (other.parents[1] / "mapping.txt", [f"{i} {name}" for i, name in enumerate(names)]),
+        (other.parents[1] / "groundTruth" / "v0.txt", [name for name in names for _ in range(5)]),
+    ):
+        write_lines(path, lines)
+    cfg = config(split, "DATASETS.TRAIN", [str(other), str(split)])
+    cfg.DATASETS.DATASET_NEED_MAP = [True, False]
+    first = next(iter(build_pass_loader(cfg)))[0]["labels"]
+    assert first.unique_consecutive().tolist() == [3, IGNORED, 1, 2]
