@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .segments import find_segments
+
 __all__ = ["SMOOTHINGS", "ZeroShot", "match_texts", "viterbi"]
 
 SMOOTHINGS = ("none", "segments", "median", "viterbi")
@@ -142,10 +144,8 @@ def viterbi(scores: Tensor, min_duration: int) -> Tensor:
 
 
 def _means_of_runs(cosine: Tensor, runs: Tensor) -> Tensor:
-    _, index = torch.unique_consecutive(runs, return_inverse=True)
-    counts = index.bincount().to(cosine)
-    sums = cosine.new_zeros(len(counts), cosine.shape[1]).index_add(0, index, cosine)
-    return (sums / counts[:, None])[index]
+    segments = find_segments(runs)
+    return segments.to_frames(segments.mean(cosine))
 
 
 def _running_median(cosine: Tensor, length: int) -> Tensor:

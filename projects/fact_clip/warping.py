@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .metrics import find_segments
+
 __all__ = ["warp_frames"]
 
 
@@ -27,8 +29,8 @@ def warp_frames(
     Returns:
         Ascending numbers of frames, int64 ``(U,)``.
     """
-    starts = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
-    lengths = np.diff(np.r_[starts, len(labels)])
+    _, starts, stops = find_segments(labels)
+    lengths = stops - starts
     stretch = np.exp(rng.uniform(-whole, whole) + rng.uniform(-segment, segment, len(lengths)))
     counts = np.maximum(np.rint(lengths * stretch), 1).astype(np.int64)
     phase = np.repeat(rng.uniform(size=len(counts)), counts)
