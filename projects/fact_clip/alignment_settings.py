@@ -81,6 +81,12 @@ class AlignmentSettings:
             "set a number, e.g. 0.2, or None for the one that was chosen in training",
         )
         _check(node.min_duration >= 1, "min_duration", node, "set 1 frame or more")
+        _check(
+            node.min_duration > 1 or node.smoothing not in ("median", "viterbi"),
+            "min_duration",
+            node,
+            f"CLIP.smoothing {node.smoothing} changes nothing then: set 2 frames or more",
+        )
         return cls(
             proj_hidden=node.proj_hidden,
             proj_dropout=node.proj_dropout,

@@ -14,6 +14,8 @@ from vidseg.data.catalog import dataset_root
 from vidseg.errors import ConfigError, nearest
 from vidseg.files import read_json
 
+from .text.prompts import Prompts
+
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
 
@@ -76,8 +78,12 @@ class ClassSplit:
         return frozenset((*self.unseen, *self.pseudo_unseen))
 
     def is_seen(self, name: str) -> bool:
-        """Whether training sees labels of a class of this name."""
-        return name in self.classes and self.classes.index(name) not in self.held_out
+        """Whether training sees labels of a class of this name, be it with spaces or _."""
+        phrase = Prompts().phrase(name)
+        return any(
+            number not in self.held_out and Prompts().phrase(known) == phrase
+            for number, known in enumerate(self.classes)
+        )
 
 
 def held_out_classes(cfg: CfgNode, classes: Sequence[str]) -> frozenset[int]:

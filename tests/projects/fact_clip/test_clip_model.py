@@ -190,6 +190,8 @@ def test_vocabulary_can_be_swapped() -> None:
         model.set_text_embeddings(torch.ones(2, 7), ["a", "b"])
     with pytest.raises(ValueError, match="3 names do not fit 2 text embeddings"):
         model.set_text_embeddings(torch.ones(2, 32))
+    model.set_vocabulary(["pour milk", "pour apple"])  # the same classes, with spaces
+    assert model.eval()([video()])[0].zero_shot.seen.tolist() == [True, False]
 
 
 def test_text_embeddings_are_unit_rows_whatever_is_given() -> None:
@@ -240,6 +242,7 @@ def test_gamma_of_the_config_wins_over_the_chosen_one() -> None:
         (("CLIP.proj_dropout", 1.0), "CLIP.proj_dropout is 1.0"),
         (("CLIP.gamma", "high"), "CLIP.gamma is high; set a number"),
         (("CLIP.min_duration", 0), "CLIP.min_duration is 0"),
+        (("CLIP.smoothing", "viterbi"), "CLIP.min_duration is 1; CLIP.smoothing viterbi changes"),
         (("CLIP.calibration_set", "some_val"), "no class is held out.*CLIP.pseudo_unseen"),
         (
             *(
