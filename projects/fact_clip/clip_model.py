@@ -5,7 +5,7 @@ Shapes: T frames, D input width, H feature width, C classes, K candidates, E tex
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -185,13 +185,16 @@ class FACT_CLIP(FACT):
             self.alignment.chosen_gamma.fill_(gamma)
         return is_refitted
 
-    def _trained_on(self, batches: Iterable[list[Sample]]) -> Iterator[list[Sample]]:
+    def _trained_on(self, batches: Iterable[list[Sample]]) -> Iterable[list[Sample]]:
         """Leaves out the videos that training leaves out (``CLIP.unseen_mode: drop``)."""
         held_out: frozenset[int] = frozenset()
         if self.alignment is not None and self.alignment.settings.unseen_mode == "drop":
             held_out = self.alignment.split.held_out
-        for samples in batches:
-            yield [one for one in samples if held_out.isdisjoint(one["labels"].tolist())]
+        if not held_out:
+            return batches
+        return (
+            [one for one in some if held_out.isdisjoint(one["labels"].tolist())] for some in batches
+        )
 
     def _aligned(self) -> TextAlignment:
         if self.alignment is None:

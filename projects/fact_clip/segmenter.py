@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vidseg.config import CfgNode
 from vidseg.data import DatasetCatalog
-from vidseg.errors import DataError
+from vidseg.errors import ConfigError, DataError
 from vidseg.layers.standardisation import Standardisation
 
 from .blocks import BlockOutput
@@ -72,6 +72,9 @@ class ActionSegmenter(FactNetwork):
         standardize: whether features are brought to mean 0 and variance 1 over the training set.
         mean_matched: tokens that a training video needs on average, for the weight of the null
             class; 0 if it is to be counted.
+
+    Raises:
+        ConfigError: if ``mean_matched`` is negative.
     """
 
     feature_dim_key = "FACT.input_dim"
@@ -92,6 +95,8 @@ class ActionSegmenter(FactNetwork):
         self.criterion = criterion
         # Without it the state dict is that of the published code.
         self.standardisation = Standardisation(input_dim) if standardize else None
+        if mean_matched < 0:
+            raise ConfigError(f"average_transcript_len is {mean_matched}; give 0 to count, or more")
         if criterion.null_weight is None and settings.trans:
             criterion.null_weight = 0.0  # every token is a segment
         elif criterion.null_weight is None and mean_matched:

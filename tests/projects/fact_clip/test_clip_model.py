@@ -115,6 +115,14 @@ def test_dropped_videos_set_no_scale(mode: str) -> None:
     assert model.is_fitted
 
 
+def test_a_scale_needs_no_labels() -> None:
+    model = build("CLIP.unseen", ["cut_milk"], "FACT.standardize", True)
+    sample = video()
+    del sample["labels"]
+    model.at_iteration(0, 5, lambda: [[sample]])
+    assert int(model.standardisation.num_frames) == 40
+
+
 @pytest.mark.parametrize("blocks", [[-1], [0, 2], [0, 1, 2]])
 def test_any_blocks_can_be_aligned(blocks: list[int]) -> None:
     model = build("CLIP.blocks", blocks).train()

@@ -217,6 +217,11 @@ def test_a_known_null_weight_takes_no_pass(keys: dict[str, Any], weight: float) 
     assert model.criterion.null_weight == pytest.approx(weight)
 
 
+def test_a_video_cannot_need_less_than_no_token() -> None:
+    with pytest.raises(ConfigError, match=r"average_transcript_len is -2\.0; give 0 to count"):
+        build(average_transcript_len=-2.0)
+
+
 def test_a_resumed_run_finds_the_null_weight_again() -> None:
     passes = Passes(video(LABELS), video([1, 2], 1))
 
