@@ -71,7 +71,9 @@ class AlignmentSettings:
                 )
         _check(node.proj_hidden >= 1, "proj_hidden", node, "set 1 or more")
         _check(0 <= node.proj_dropout < 1, "proj_dropout", node, "set a share in [0, 1)")
-        _check(node.temperature > 0, "temperature", node, "set a positive number, e.g. 0.07")
+        _check(
+            0 < node.temperature < math.inf, "temperature", node, "set a positive number, e.g. 0.07"
+        )
         _check(node.weight >= 0, "weight", node, "set 0 or more")
         is_number = isinstance(node.gamma, int | float) and math.isfinite(node.gamma)
         _check(

@@ -83,7 +83,7 @@ class LossSettings:
             value = getattr(self, name)
             if not value >= 0:
                 raise ConfigError(f"Loss.{name} is {value}; it cannot be negative")
-        if self.nullw < 0 and self.nullw != -1:
+        if not (self.nullw >= 0 or self.nullw == -1):
             raise ConfigError(
                 f"Loss.nullw is {self.nullw}; give a weight of 0 or more, or -1 for the one that "
                 "follows from the training labels"

@@ -5,6 +5,7 @@ Shapes: L frames of the video, T frames of the sample (every ``sr``-th), D featu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -65,7 +66,7 @@ class ActionFrameMapper(SequenceMapper):
         if any(column < 0 for column in drop_columns):
             raise ConfigError(f"FACT.drop_columns is {list(drop_columns)}; numbers count from 0")
         for key, value in (("warp", warp), ("segment_warp", segment_warp)):
-            if value < 0:
+            if not 0 <= value < math.inf:
                 raise ConfigError(f"FACT.{key} is {value}; give 0 for none, or up to about 1")
         super().__init__(num_frames=num_frames, category_map=category_map)
         self.num_frames *= sampling_rate  # that of the class above counts frames of the video

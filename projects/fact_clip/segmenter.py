@@ -107,9 +107,13 @@ class ActionSegmenter(FactNetwork):
         """Gives the config, with the width and the classes that it names or the training set has.
 
         Raises:
+            ConfigError: if it names a negative number.
             DataError: if the training set is needed for them and is not there.
         """
         input_dim, n_classes = cfg.FACT.input_dim, cfg.FACT.n_classes
+        for key, value in (("input_dim", input_dim), ("n_classes", n_classes)):
+            if value < 0:
+                raise ConfigError(f"FACT.{key} is {value}; give 0 for that of the training set")
         names = cfg.DATASETS.TRAIN
         try:
             known = DatasetCatalog.metadata(names[-1]) if names else None

@@ -247,6 +247,7 @@ def test_gamma_of_the_config_wins_over_the_chosen_one() -> None:
         (("CLIP.blocks", [2, -1]), "several different ones"),
         (("CLIP.t2v_mode", "supcom"), "CLIP.t2v_mode is 'supcom'.*nearest: supcon"),
         (("CLIP.temperature", 0.0), "CLIP.temperature is 0.0; set a positive number"),
+        (("CLIP.temperature", float("inf")), "CLIP.temperature is inf; set a positive number"),
         (("CLIP.proj_dropout", 1.0), "CLIP.proj_dropout is 1.0"),
         (("CLIP.gamma", "high"), "CLIP.gamma is high; set a number"),
         (("CLIP.min_duration", 0), "CLIP.min_duration is 0"),

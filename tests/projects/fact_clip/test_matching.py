@@ -136,6 +136,7 @@ def test_tokens_that_serve_several_segments_need_no_warning(
         ({"sw": -1.0}, "Loss.sw"),
         ({"bgw": float("nan")}, "Loss.bgw"),
         ({"nullw": -2.0}, "Loss.nullw"),
+        ({"nullw": float("nan")}, "Loss.nullw"),
         ({"pc": 0.0, "a2fc": 0.0}, "nothing to go by"),
     ],
 )

@@ -334,3 +334,6 @@ def test_what_no_training_set_tells_must_be_given() -> None:
         build_model(cfg)
     cfg.FACT.input_dim, cfg.FACT.n_classes = WIDTH, NUM_CLASSES
     assert isinstance(build_model(cfg), FACT)
+    cfg.FACT.n_classes = -1
+    with pytest.raises(ConfigError, match=r"FACT\.n_classes is -1; give 0"):
+        build_model(cfg)

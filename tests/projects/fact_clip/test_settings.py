@@ -60,6 +60,7 @@ def test_all_settings_arrive() -> None:
         (("FACT.ntoken", 0), ("FACT.ntoken is 0", "1 or more")),
         (("FACT.cmr", 1.0), ("FACT.cmr", "below 1")),
         (("FACT.mwt", 1.2), ("FACT.mwt", "0 to 1")),
+        (("FACT.noise", -0.5), ("FACT.noise is -0.5", "negative")),
         (("Bi.f", "cnn"), ("Bi.f is 'cnn'", "m, m2")),
         (("Bi.a", "scaa"), ("Bi.a is 'scaa'", "nearest: sca")),
         (("Bu.a", "sca"), ("Bu.a is 'sca'", "sa")),

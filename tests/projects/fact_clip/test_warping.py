@@ -81,9 +81,10 @@ def test_mapper_warps_everything_alike(tmp_path):
     )  # the draws are those of the generator alone
 
 
-def test_negative_warps_and_noise_are_refused():
-    with pytest.raises(ConfigError, match=r"FACT\.segment_warp is -1"):
-        ActionFrameMapper(segment_warp=-1)
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_warps_out_of_range_are_refused(value):
+    with pytest.raises(ConfigError, match=rf"FACT\.segment_warp is {value}"):
+        ActionFrameMapper(segment_warp=value)
 
 
 def test_noise_is_for_training_only():
