@@ -23,10 +23,21 @@ def class_names(cfg: CfgNode, metadata: Metadata) -> list[str]:
 
     Returns:
         The names; empty if the training set is not on this machine.
+
+    Raises:
+        DataError: if the data set numbers as many classes as the training set in another way.
     """
-    if metadata.classes or not cfg.DATASETS.TRAIN:
+    if not cfg.DATASETS.TRAIN:
         return list(metadata.classes)
     try:
-        return list(DatasetCatalog.metadata(cfg.DATASETS.TRAIN[-1]).classes)
+        trained = list(DatasetCatalog.metadata(cfg.DATASETS.TRAIN[-1]).classes)
     except DataError:
-        return []
+        return list(metadata.classes)
+    if metadata.classes and len(metadata.classes) == len(trained):
+        for number, (own, other) in enumerate(zip(metadata.classes, trained, strict=True)):
+            if own != other:
+                raise DataError(
+                    f"{metadata.name}: class {number} is {own!r}, but {other!r} in the training "
+                    f"set {cfg.DATASETS.TRAIN[-1]}; give both the same mapping"
+                )
+    return list(metadata.classes) or trained

@@ -22,7 +22,7 @@ from tests.projects.fact_clip.prediction_ground import (
 from vidseg.config import load_config
 from vidseg.data import Metadata, Records
 from vidseg.data.catalog import Catalog
-from vidseg.errors import ConfigError, UserError
+from vidseg.errors import ConfigError, DataError, UserError
 from vidseg.evaluation import ResultStore
 from vidseg.evaluation.base import EVALUATOR_REGISTRY
 from vidseg.projects.fact_clip.background import background_classes
@@ -189,6 +189,9 @@ def test_a_set_without_classes_has_those_of_training(monkeypatch: pytest.MonkeyP
     cfg = load_config(None, ["DATASETS.TRAIN", "[kitchen]"], ["fact_clip"])
     assert class_names(cfg, Metadata("videos")) == CLASSES
     assert class_names(cfg, Metadata("videos", classes=["a"])) == ["a"]
+    other = [*CLASSES[:1], *reversed(CLASSES[1:])]
+    with pytest.raises(DataError, match=rf"videos: class 1 is '{other[1]}', but '{CLASSES[1]}' in"):
+        class_names(cfg, Metadata("videos", classes=other))
     cfg.DATASETS.TRAIN = ["not on this machine"]
     assert class_names(cfg, Metadata("videos")) == []
 
