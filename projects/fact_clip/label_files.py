@@ -84,7 +84,9 @@ def read_labels(path: Path, classes: dict[str, int], mapping: Path) -> list[int]
         raise DataError(f"{path}:{number} is blank; expected the name of a class")
     close = nearest(line, classes)
     hint = f"; nearest: {', '.join(close)}" if close else ""
-    raise DataError(f"{path}:{number}: {line!r} is none of the {len(classes)} of {mapping}{hint}")
+    raise DataError(
+        f"{path}:{number}: {line!r} is none of the {len(classes)} classes of {mapping}{hint}"
+    )
 
 
 def _numbered(path: Path, what: str) -> list[tuple[int, str]]:

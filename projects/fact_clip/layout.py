@@ -284,7 +284,7 @@ class _VideoReader:
     def _way_to_transpose(self) -> str:
         if self._source.transpose:
             return "leave out the option transpose"
-        return f"give the option transpose=1: {self._places.split}?transpose=1"
+        return f"if all files do, give the option transpose=1: {self._places.split}?transpose=1"
 
 
 def _place(root: Path, path: str) -> Path:

@@ -99,8 +99,8 @@ _with_layout(
 _with_layout(
     "a label that is no class",
     lambda root: replace_line(root / "groundTruth" / "v0.txt", 9, "pour_oli"),
-    r"error: .*groundTruth/v0\.txt:9: 'pour_oli' is none of the 4 of .*mapping\.txt; nearest: "
-    r"pour_oil",
+    r"error: .*groundTruth/v0\.txt:9: 'pour_oli' is none of the 4 classes of .*mapping\.txt; "
+    r"nearest: pour_oil",
 )
 _with_layout(
     "a split that names a missing video",
@@ -117,7 +117,7 @@ _with_layout(
     "features of shape (D, T)",
     _transpose,
     r"error: .*v0\.npy holds \(features, frames\): read as \(frames, features\) it has 6 frames of "
-    r".*; give the option transpose=1",
+    r".*; if all files do, give the option transpose=1",
 )
 _with_layout(
     "a split without labels to train on",

@@ -155,7 +155,8 @@ ONE_VIDEO = {
     ),
     "no class": (
         lambda root: replace_line(root / "groundTruth" / "v1.txt", 7, "cut_tomatoe"),
-        r"groundTruth/v1\.txt:7: 'cut_tomatoe' is none of the 4 of .*mapping\.txt; nearest: cut_to",
+        r"groundTruth/v1\.txt:7: 'cut_tomatoe' is none of the 4 classes of .*mapping"
+        r"\.txt; nearest: cut_to",
     ),
     "blank": (
         lambda root: replace_line(root / "groundTruth" / "v1.txt", 7, ""),
@@ -184,7 +185,8 @@ ONE_VIDEO = {
     "transposed": (
         lambda root: save_features(root, np.zeros((WIDTH, 21), np.float32)),
         r"v1\.npy holds \(features, frames\): read as \(frames, features\) it has 6 frames of 21 "
-        r"features, and .*v1\.txt has 21 labels; give the option transpose=1: .*\?transpose=1",
+        r"features, and .*v1\.txt has 21 labels; if all files do, give the option "
+        r"transpose=1: .*\?transpose=1",
     ),
     "pickled": (
         lambda root: np.save(root / "features" / "v1.npy", np.array([{}]), allow_pickle=True),
