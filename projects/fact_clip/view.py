@@ -46,7 +46,8 @@ def write_view(
     save_timeline(folder / "timeline.png", timeline)
     write_segments(folder / "segments.csv", timeline)
     rows = [name for name in (MERGED, ZERO_SHOT) if name in timeline.rows]
-    return f"{timeline.num_frames} frames; " + "; ".join(_say(timeline, name) for name in rows)
+    frames = f"{timeline.num_frames} frame" + "s" * (timeline.num_frames != 1)
+    return "; ".join((frames, *(_say(timeline, name) for name in rows)))
 
 
 def _say(timeline: Timeline, row: str) -> str:

@@ -42,6 +42,12 @@ def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
     assert "1" in said.rpartition("of ")[2]
 
 
+def test_one_frame(tmp_path: Path) -> None:
+    sample = {"video_id": "soup", "frame_indices": range(1)}
+    said = write_view(tmp_path, sample, make_prediction(segments((1, 1))), CLASSES)
+    assert said == "1 frame; merged: 1 segment of take bowl"
+
+
 def test_predictor_samples_frames_as_the_config_says(tmp_path: Path) -> None:
     model = build().eval()
     features = np.random.default_rng(0).normal(size=(41, WIDTH)).astype(np.float32)
