@@ -19,7 +19,7 @@ from vidseg.video.draw import track_color
 from vidseg.video.images import save_image
 
 from .metrics import count_video, find_segments, summary
-from .timeline import TITLES, TRUTH, Ints, Timeline
+from .timeline import ACTION, TITLES, TRUTH, Ints, Timeline
 
 __all__ = ["draw_timeline", "save_timeline"]
 
@@ -35,6 +35,7 @@ _LEGEND = 300  # width of an entry of the legend, at most
 _BIG, _NORMAL, _SMALL = 17, 13, 11  # sizes of text
 _SCORES = ("Acc", "Edit", "F1@50")
 _SCORE = 50  # width of one
+_BARE = {ACTION: "no token found an action"}  # what a row without any label says
 
 _PAPER, _PANEL, _TEXT, _FAINT = (24, 24, 28), (40, 40, 46), (217, 217, 222), (145, 145, 152)
 _BACKGROUND, _WRONG, _GRID = (92, 92, 100), (240, 60, 60), (70, 70, 78)
@@ -139,6 +140,9 @@ class _Painter:
             if _length(text, _SMALL) + 8 <= last - first:
                 ink = (16, 16, 20) if _is_light(color) else (245, 245, 248)
                 self._text(((first + last) // 2, middle), text, _SMALL, ink, "mm")
+        if not (labels >= 0).any():
+            place = ((self.left + self.right) // 2, middle)
+            self._text(place, _BARE.get(name, "no class"), _SMALL, _FAINT, "mm")
         if self.truth is not None and name != TRUTH:
             self._draw_errors(labels, self.truth, y + _BAND + 1)
             self._draw_scores(labels, self.truth, middle)

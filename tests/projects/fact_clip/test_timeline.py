@@ -137,6 +137,12 @@ def test_the_picture_shows_every_segment_and_marks_errors() -> None:
     assert stripes[2] == pytest.approx(widths[1], abs=4)
 
 
+def test_a_row_without_labels_says_so() -> None:
+    image = draw_timeline(usual(rows={ACTION: np.full(50, -1), MERGED: np.full(50, 1)}))
+    band = np.asarray(image)[20 + 34 : 20 + 34 + 30, 200:-200]
+    assert len(np.unique(band.reshape(-1, 3), axis=0)) > 2  # the panel, and text on it
+
+
 def test_short_segments_of_a_long_video_are_seen() -> None:
     labels = np.full(30_000, 1)
     labels[15_000] = 2
