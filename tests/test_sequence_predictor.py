@@ -84,7 +84,7 @@ def test_one_sequence_at_a_time(predictor: SequencePredictor, tmp_path: Path) ->
 def test_what_the_model_does_not_offer(
     predictor: SequencePredictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match=r"classes of ToySequences are fixed: it has no `set_voc"):
+    with pytest.raises(UserError, match=r"classes of ToySequences are those of its training"):
         predictor.set_vocabulary(["a"])
     monkeypatch.delattr(type(predictor.model), "write_prediction")
     with pytest.raises(UserError, match=r"ToySequences does not show its predictions"):

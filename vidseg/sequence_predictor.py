@@ -141,7 +141,10 @@ class SequencePredictor:
         """
         if not hasattr(self.model, "set_vocabulary"):
             kind = type(self.model).__name__
-            raise UserError(f"the classes of {kind} are fixed: it has no `set_vocabulary`")
+            raise UserError(
+                f"the classes of {kind} are those of its training; only a model that is aligned "
+                "with text (it has `set_vocabulary`) takes others"
+            )
         self.model.set_vocabulary(list(names))
 
     def _check_width(self, sample: Sample) -> None:
