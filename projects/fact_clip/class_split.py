@@ -130,8 +130,10 @@ def _names_of_file(key: str, entry: str) -> list[str]:
     path = path if path.exists() else dataset_root() / file
     content = read_json(path, what="list of classes")
     if not isinstance(content, dict) or name not in content:
-        close = nearest(name, content) if isinstance(content, dict) else []
-        hint = f"; nearest: {', '.join(close)}" if close else ""
+        known = list(map(str, content)) if isinstance(content, dict) else []
+        close = nearest(name, known)
+        found = ", ".join(known[:5]) or "no keys"
+        hint = f"; nearest: {', '.join(close)}" if close else f"; it has {found}"
         raise ConfigError(f"{key}: {path} holds no {name!r}{hint}")
     found = content[name]
     found = found.get("unseen") if isinstance(found, dict) else found

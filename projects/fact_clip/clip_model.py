@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vidseg.config import CfgNode
+from vidseg.errors import ConfigError
 from vidseg.modeling import META_ARCH_REGISTRY
 
 from .alignment import TextAlignment
@@ -93,9 +94,17 @@ class FACT_CLIP(FACT):
     def set_vocabulary(self, names: Sequence[str]) -> None:
         """Lets frames be named by other classes, known by their names alone.
 
+        A name that reads like a training class (``take cup`` for ``take_cup``) is that class.
+
         Raises:
-            UserError: if the text provider of the config has no embeddings for them.
+            UserError: if the text provider of the config has no embeddings for them, two are one
+                class, or alignment is switched off.
         """
+        if self.alignment is None:
+            raise ConfigError("CLIP.enable is off: this model knows no texts, so no other classes")
+        phrase = self.text_settings.prompts.phrase
+        trained = {phrase(name): name for name in self.alignment.split.classes}
+        names = [trained.get(phrase(name), name) for name in names]
         embeddings = torch.from_numpy(embed_names(self.text_settings, names))
         self.set_text_embeddings(embeddings, names)
 

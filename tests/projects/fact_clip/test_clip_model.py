@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vidseg.config import CfgNode, get_cfg
-from vidseg.errors import ConfigError
+from vidseg.errors import ConfigError, UserError
 from vidseg.projects.fact_clip import FACT, FACT_CLIP, add_config
 from vidseg.projects.fact_clip.contrast import infonce_contrastive_loss
 
@@ -75,6 +75,8 @@ def test_without_alignment_it_is_fact() -> None:
     assert model.eval()([video()])[0].zero_shot is None
     with pytest.raises(ValueError, match="this model knows no texts"):
         model.eval_with_clip(video())
+    with pytest.raises(ConfigError, match=r"CLIP\.enable is off"):
+        model.set_vocabulary(["pour_milk"])
 
 
 def test_held_out_frames_teach_nothing() -> None:
@@ -202,6 +204,18 @@ def test_vocabulary_can_be_swapped() -> None:
     assert model.eval()([video()])[0].zero_shot.seen.tolist() == [True, False]
 
 
+def test_classes_of_the_training_are_known_in_other_spellings() -> None:
+    model = build("CLIP.unseen", ["pour_apple"], "CLIP.name_map", ["pour_milk=add the milk"]).eval()
+    before = model.eval_with_clip(video()).cosine
+    model.set_vocabulary(["pour apple", "add the milk"])
+    found = model([video()])[0].zero_shot
+    assert found.candidates == ["pour_apple", "pour_milk"]
+    assert found.seen.tolist() == [False, True]
+    torch.testing.assert_close(found.cosine, before[:, [3, 4]])
+    with pytest.raises(UserError, match="pour_apple"):
+        model.set_vocabulary(["pour apple", "pour_apple"])
+
+
 def test_text_embeddings_are_unit_rows_whatever_is_given() -> None:
     model = build()
     model.set_text_embeddings(torch.full((5, 32), 4.0))
@@ -280,6 +294,8 @@ def test_unseen_classes_come_from_a_file(tmp_path: Any) -> None:
         model = build("CLIP.unseen", [f"{file}:{key}"])
         assert model.alignment is not None
         assert model.alignment.split.unseen == (number,)
+    with pytest.raises(ConfigError, match=r"holds no 'xyz'; it has .*hard"):
+        build("CLIP.unseen", [f"{file}:xyz"])
     with pytest.raises(ConfigError, match=r"holds no 'hart'; nearest: hard"):
         build("CLIP.unseen", [f"{file}:hart"])
 
