@@ -181,12 +181,8 @@ def resolve_epochs(cfg: CfgNode) -> CfgNode:
     if solver.EPOCH_STEPS:
         cfg.SOLVER.STEPS = tuple(round(epoch * length) for epoch in solver.EPOCH_STEPS)
     cfg.SOLVER.MAX_EPOCHS, cfg.SOLVER.EPOCH_STEPS = 0, ()
-    logger.info(
-        "iterations per epoch: %d; MAX_ITER %d, STEPS %s",
-        length,
-        cfg.SOLVER.MAX_ITER,
-        cfg.SOLVER.STEPS,
-    )
+    drops = f", STEPS {cfg.SOLVER.STEPS}" if solver.EPOCH_STEPS else ""
+    logger.info("iterations per epoch: %d; MAX_ITER %d%s", length, cfg.SOLVER.MAX_ITER, drops)
     return cfg
 
 
