@@ -132,8 +132,8 @@ def _names_of_file(key: str, entry: str) -> list[str]:
     if not isinstance(content, dict) or name not in content:
         known = list(map(str, content)) if isinstance(content, dict) else []
         close = nearest(name, known)
-        found = ", ".join(known[:5]) or "no keys"
-        hint = f"; nearest: {', '.join(close)}" if close else f"; it has {found}"
+        others = ", ".join(known[:5]) or "no keys"
+        hint = f"; nearest: {', '.join(close)}" if close else f"; it has {others}"
         raise ConfigError(f"{key}: {path} holds no {name!r}{hint}")
     found = content[name]
     found = found.get("unseen") if isinstance(found, dict) else found
