@@ -6,7 +6,10 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from math import isnan
 from pathlib import Path
+from typing import Any
 
 # A checkout works without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -15,12 +18,22 @@ from vidseg.errors import run_command
 
 EXAMPLE = """example:
   python tools/evaluate.py ytvis --gt valid.json --results results.json --output metrics.json
+
+Each metric has a --help, which tells the form of its files.
 """
 YTVIS_EXAMPLE = """examples:
   python tools/evaluate.py ytvis --gt valid.json --results results.json
   python tools/evaluate.py ytvis --gt valid.json --results results.json --ovis --out eval
 
 --out DIR receives metrics.json (percent), per_class.csv and results.zip for the servers.
+"""
+TRACKING_EXAMPLE = """example:
+  python tools/evaluate.py tracking --gt valid.json --results results.json --min-score 0.3
+
+Files are those of ytvis: annotations {"videos": [{id, width, height, length, file_names}],
+"categories": [{id, name}], "annotations": [{id, video_id, category_id, areas, segmentations}]} and
+results [{video_id, category_id, score, segmentations}], with an RLE or null for each frame.
+Every predicted track counts, whatever its score: --min-score leaves out those that are not shown.
 """
 
 
@@ -50,13 +63,110 @@ def parse(argv: list[str]) -> argparse.Namespace:
         action="store_true",
         help="repeat the official evaluator's fault with annotation id 0",
     )
+    ytvis.set_defaults(run=score_ytvis_files)
+    _add_tracking(commands)
     return parser.parse_args(argv)
+
+
+def _add_metric(
+    commands: Any, name: str, metrics: str, epilog: str, run: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    """Adds a command with the options that all of them share but ``--gt`` and ``--results``."""
+    raw = argparse.RawDescriptionHelpFormatter
+    description = f"Scores files by {metrics}."
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=metrics, description=description, epilog=epilog, formatter_class=raw
+    )
+    parser.add_argument("--output", metavar="FILE", help="write the metrics there (json, percent)")
+    parser.add_argument(
+        "--per-video", action="store_true", help="print a table of the videos, the worst first"
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_tracking(commands: Any) -> None:
+    metrics = "HOTA, CLEAR (MOTA) and Identity (IDF1)"
+    tracking = _add_metric(commands, "tracking", metrics, TRACKING_EXAMPLE, score_tracking_files)
+    tracking.add_argument(
+        "--gt", required=True, metavar="FILE", help="annotations, YouTube-VIS json"
+    )
+    tracking.add_argument("--results", required=True, metavar="FILE", help="predicted tracks, json")
+    tracking.add_argument(
+        "--min-score", type=float, default=0.0, metavar="S", help="leave out tracks below"
+    )
+    tracking.add_argument(
+        "--class-agnostic", action="store_true", help="merge all classes into one"
+    )
+    tracking.add_argument(
+        "--per-class", action="store_true", help="put the figures of every class into the metrics"
+    )
+    tracking.add_argument(
+        "--strict",
+        action="store_true",
+        help="count masks without pixels as detections, as TrackEval does",
+    )
 
 
 def main(argv: list[str]) -> int:
     """Scores, prints and writes."""
     args = parse(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    run: Callable[[argparse.Namespace], int] = args.run
+    return run(args)
+
+
+def score_tracking_files(args: argparse.Namespace) -> int:
+    """Scores tracks by HOTA, CLEAR and Identity."""
+    from vidseg.evaluation import report
+    from vidseg.evaluation.tracking import HEADLINE, PLAIN, score_tracking
+
+    scores = score_tracking(
+        args.gt,
+        args.results,
+        class_agnostic=args.class_agnostic,
+        min_score=args.min_score,
+        strict=args.strict,
+    )
+    rows = {"mean over classes": scores.class_averaged, "all detections": scores.detection_averaged}
+    rows |= scores.per_class
+    print(report.figures_table("class", rows, HEADLINE, plain=PLAIN))
+    metrics = _named("tracking/{}", report.in_percent(scores.class_averaged, plain=PLAIN))
+    metrics |= _named(
+        "tracking/all_detections/{}", report.in_percent(scores.detection_averaged, plain=PLAIN)
+    )
+    if args.per_class:
+        for name, figures in scores.per_class.items():
+            metrics |= _named(f"tracking/{{}}-{name}", report.in_percent(figures, plain=PLAIN))
+    _finish(args, metrics, scores.per_video, HEADLINE, PLAIN)
+    return 0
+
+
+def _named(pattern: str, figures: Mapping[str, float]) -> dict[str, float]:
+    return {pattern.replace("{}", name): value for name, value in figures.items()}
+
+
+def _finish(
+    args: argparse.Namespace,
+    metrics: Mapping[str, float],
+    per_video: Mapping[Any, Mapping[str, float]],
+    columns: Sequence[str],
+    plain: Sequence[str] = (),
+) -> None:
+    """Prints the videos, those with the lowest first figure first, and writes the metrics."""
+    from vidseg.evaluation import report
+
+    if args.per_video:
+        # a video without a figure is not a bad one: nan comes last
+        worst = sorted(per_video, key=lambda video: (isnan(x := per_video[video][columns[0]]), x))
+        rows = {video: per_video[video] for video in worst}
+        print("\n" + report.figures_table("video", rows, columns, plain=plain))
+    if args.output:
+        report.write_metrics(Path(args.output), metrics)
+
+
+def score_ytvis_files(args: argparse.Namespace) -> int:
+    """Scores tracks by AP and AR."""
     from vidseg.evaluation import report, score_ytvis
 
     scores = score_ytvis(

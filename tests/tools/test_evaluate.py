@@ -43,6 +43,38 @@ def test_occlusion_levels_and_the_folder_of_a_report(tmp_path: Path) -> None:
         assert archive.namelist() == ["results.json"]
 
 
+def test_tracking_prints_and_writes(tmp_path: Path) -> None:
+    run = evaluate(
+        "tracking", *case("random_small")[1:], "--output", tmp_path / "metrics.json",
+        "--per-class", "--per-video",
+    )  # fmt: skip
+    assert (run.returncode, run.stderr) == (0, "")
+    classes, videos = (table.splitlines() for table in run.stdout.split("\n\n"))
+    assert [line.split()[1] for line in classes[2:]] == [
+        *("mean", "all", "class_01", "class_02", "class_03", "class_04")
+    ]
+    assert [line.split()[1] for line in videos[2:]] == ["5", "3", "4", "7", "2", "1", "8", "6"]
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    folder = ROOT / "tests" / "golden" / "trackeval" / "random_small"
+    recorded = json.loads((folder / "expected.json").read_text())["combined"]
+    for key, name in (
+        ("tracking/HOTA", "cls_comb_cls_av"),
+        ("tracking/all_detections/HOTA", "cls_comb_det_av"),
+        ("tracking/HOTA-class_03", "class_03"),
+    ):
+        assert written[key] == pytest.approx(100 * recorded[name]["HOTA"]["HOTA"]["mean"])
+    assert written["tracking/CLR_FP"] == recorded["cls_comb_cls_av"]["CLEAR"]["CLR_FP"]
+
+
+def test_flags_of_tracking_reach_the_evaluation() -> None:
+    outputs = [
+        evaluate("tracking", *case("null_frames")[1:], *flags).stdout
+        for flags in ([], ["--strict"], ["--min-score", "0.5"], ["--class-agnostic"])
+    ]
+    assert len(set(outputs)) == 4
+    assert "all classes" in outputs[3]
+
+
 def test_flags_reach_the_evaluation() -> None:
     merged, strict, sane = (
         evaluate(*case("gt_id_zero"), *flags).stdout
@@ -52,7 +84,7 @@ def test_flags_reach_the_evaluation() -> None:
     assert merged.splitlines()[0] == strict.splitlines()[0] != sane.splitlines()[0]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["ytvis", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["ytvis", "--help"], ["tracking", "--help"]])
 def test_help_is_quick_and_shows_an_example(arguments: list[str]) -> None:
     start = resource.getrusage(resource.RUSAGE_CHILDREN)
     run = evaluate(*arguments)
@@ -60,7 +92,8 @@ def test_help_is_quick_and_shows_an_example(arguments: list[str]) -> None:
     # processor time: the machine may be busy with other things
     assert end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime < 1
     assert run.returncode == 0
-    assert "python tools/evaluate.py ytvis --gt" in run.stdout
+    name = "ytvis" if arguments == ["--help"] else arguments[0]
+    assert f"python tools/evaluate.py {name} --gt" in run.stdout
 
 
 def test_scoring_files_does_not_import_torch() -> None:

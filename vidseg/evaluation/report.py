@@ -19,7 +19,9 @@ from .ytvis_matching import IOU_THRESHOLDS
 
 __all__ = [
     "class_table",
+    "figures_table",
     "format_scores",
+    "in_percent",
     "metric_lines",
     "percent_metrics",
     "summary_table",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 CLASS_COLUMNS = 3  # pairs of name and AP beside each other
+_TEXT_COLUMNS = ("class", "video")
 
 
 def format_scores(scores: YTVISScores) -> str:
@@ -70,6 +73,36 @@ def percent_metrics(scores: YTVISScores, *, per_class: bool = True) -> dict[str,
     if per_class:
         values |= {f"AP-{name}": 100 * value for name, value in scores.per_class().items()}
     return values
+
+
+def in_percent(figures: Mapping[str, float], *, plain: Sequence[str] = ()) -> dict[str, float]:
+    """Gives fractions in percent; those named in ``plain`` stay what they are, such as counts."""
+    return {name: value if name in plain else 100 * value for name, value in figures.items()}
+
+
+def figures_table(
+    title: str,
+    rows: Mapping[Any, Mapping[str, float]],
+    columns: Sequence[str],
+    *,
+    plain: Sequence[str] = (),
+) -> str:
+    """Gives fractions in percent as a table with a row for each class or video.
+
+    Args:
+        title: ``class`` or ``video``: what the names of the rows are.
+        rows: figures by name, by the name of the row.
+        columns: names of the figures to show.
+        plain: those that are no fractions.
+    """
+
+    def cell(name: str, value: float) -> str:
+        if name in plain and float(value).is_integer():
+            return str(int(value))
+        return _percent(value if name in plain else 100 * value)
+
+    cells = [[str(key), *(cell(name, row[name]) for name in columns)] for key, row in rows.items()]
+    return _table([title, *columns], cells)
 
 
 def write_metrics(path: Path, metrics: Mapping[str, float]) -> None:
@@ -141,7 +174,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lays out a table with bars that is also Markdown; numbers are right-aligned."""
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    is_text = [header[index] == "class" for index in range(len(header))]
+    is_text = [name in _TEXT_COLUMNS for name in header]
 
     def line(cells: Sequence[str]) -> str:
         laid_out = (

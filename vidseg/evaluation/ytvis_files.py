@@ -63,6 +63,7 @@ class GroundTruth:
         category_ids: ascending.
         category_names: name by category id.
         tracks: all annotated tracks, in file order.
+        video_lengths: number of frames by video id, where the file tells it.
     """
 
     name: str
@@ -70,6 +71,7 @@ class GroundTruth:
     category_ids: list[Any]
     category_names: dict[Any, str]
     tracks: list[Track] = field(default_factory=list)
+    video_lengths: dict[Any, int] = field(default_factory=dict)
 
 
 def load_ground_truth(
@@ -104,7 +106,9 @@ def load_ground_truth(
         for index, annotation in enumerate(content["annotations"])
     ]
     names = {key: str(category.get("name", key)) for key, category in categories.items()}
-    return GroundTruth(name, sorted(videos), sorted(categories), names, tracks)
+    lengths = {key: _length(video, f"{name}: video {key}") for key, video in videos.items()}
+    known = {key: length for key, length in lengths.items() if length is not None}
+    return GroundTruth(name, sorted(videos), sorted(categories), names, tracks, known)
 
 
 def load_results(
@@ -161,6 +165,14 @@ def _by_id(records: Iterable[Any], kind: str, name: str) -> dict[Any, Mapping[st
             raise DataError(f"{name}: {kind} {index} has no integer 'id'")
         found[record["id"]] = record
     return found
+
+
+def _length(video: Mapping[str, Any], where: str) -> int | None:
+    files = video.get("file_names")
+    length = video.get("length", len(files) if isinstance(files, list) else None)
+    if length is not None and (type(length) is not int or length < 0):
+        raise DataError(f"{where} has length {_short(length)}, expected a number of frames")
+    return length
 
 
 def _read_annotation(

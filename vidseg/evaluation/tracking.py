@@ -1,0 +1,199 @@
+"""Scores files of tracks in YouTube-VIS form by HOTA, CLEAR and Identity.
+
+Tracks are compared within their class. The figures of a whole set are given twice: as means over
+classes, and from the counts of all classes together, where frequent classes weigh more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vidseg import rle as rle_ops
+from vidseg.errors import DataError
+
+from .tracking_metrics import (
+    Counts,
+    TrackedSequence,
+    add_counts,
+    clear_metrics,
+    count_clear,
+    count_hota,
+    count_identity,
+    hota_metrics,
+    identity_metrics,
+)
+from .tube_iou import Tubes
+from .ytvis import ALL_CLASSES
+from .ytvis_files import GroundTruth, Track, load_ground_truth, load_results
+
+__all__ = ["HEADLINE", "PLAIN", "TrackingScores", "score_tracking"]
+
+HEADLINE = ("HOTA", "DetA", "AssA", "LocA", "MOTA", "MOTP", "IDSW", "Frag", "IDF1", "IDR", "IDP")
+"""Metrics that a table shows."""
+
+_COUNTED = (
+    *("CLR_TP", "CLR_FN", "CLR_FP", "IDSW", "MT", "PT", "ML", "Frag", "CLR_Frames"),
+    *("IDTP", "IDFN", "IDFP"),
+)
+PLAIN = (*_COUNTED, "FP_per_frame")
+"""Metrics that are no fractions."""
+
+_FAMILIES: tuple[
+    tuple[Callable[[TrackedSequence], Counts], Callable[[Counts], dict[str, float]]], ...
+] = (
+    (count_hota, hota_metrics),
+    (count_clear, clear_metrics),
+    (count_identity, identity_metrics),
+)
+
+
+@dataclass
+class TrackingScores:
+    """What ``score_tracking`` found; fractions, but for those in ``PLAIN``.
+
+    Args:
+        class_averaged: mean over the classes that are annotated or predicted (TrackEval counts
+            others as 0); counts are sums.
+        detection_averaged: from the counts of all classes.
+        per_class: metrics by the name of the class.
+        per_video: metrics by video id, from the counts of all its classes.
+    """
+
+    class_averaged: dict[str, float]
+    detection_averaged: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    per_video: dict[Any, dict[str, float]]
+
+
+def score_tracking(
+    gt: str | os.PathLike[str] | Mapping[str, Any],
+    results: str | os.PathLike[str] | Sequence[Mapping[str, Any]],
+    *,
+    class_agnostic: bool = False,
+    min_score: float = 0.0,
+    strict: bool = False,
+) -> TrackingScores:
+    """Scores predicted tracks against annotated ones.
+
+    Scores of predictions are not looked at but for ``min_score``, and masks may overlap: every
+    track counts in full, so a method is scored with the tracks that it would show. Crowds are
+    annotations like others.
+
+    Args:
+        gt: annotations in YouTube-VIS form, a path or loaded json; never modified.
+        results: list of ``{video_id, category_id, score, segmentations}``, a path or loaded json.
+        class_agnostic: whether all classes are merged into one.
+        min_score: predictions with a lower score are left out.
+        strict: whether to repeat the fault of TrackEval by which a mask without pixels is a
+            detection, and a wrong one, unless it is written as null.
+
+    Raises:
+        DataError: if a file is missing or broken, there are no annotations, a prediction names a
+            video that the ground truth lacks or goes on after the end of its video, or the masks
+            of a video differ in size.
+    """
+    truth = load_ground_truth(gt)
+    found = [one for one in load_results(results, truth) if one.score >= min_score]
+    source = "the results" if not isinstance(results, (str, os.PathLike)) else str(results)
+    groups: dict[tuple[Any, Any], tuple[list[Track], list[Track]]] = defaultdict(lambda: ([], []))
+    for side, tracks in enumerate((truth.tracks, found)):
+        for track in tracks:
+            key = ALL_CLASSES if class_agnostic else track.category_id
+            groups[track.video_id, key][side].append(track)
+    counts: dict[tuple[Any, Any], list[Counts]] = {}
+    for (video_id, key), pair in sorted(groups.items(), key=lambda item: item[0][0]):
+        sequence = _sequence(truth, source, video_id, *pair, strict=strict)
+        counts[video_id, key] = [count(sequence) for count, _ in _FAMILIES]
+    by_class = {
+        key: _metrics(part for (_, of), part in counts.items() if of == key)
+        for key in ([ALL_CLASSES] if class_agnostic else truth.category_ids)
+        if any(of == key for _, of in counts)
+    }
+    per_video = {
+        video_id: _metrics(part for (of, _), part in counts.items() if of == video_id)
+        for video_id in dict.fromkeys(video_id for video_id, _ in counts)
+    }
+    every = _metrics(counts.values())
+    averaged = {
+        name: sum(one[name] for one in by_class.values())
+        / (1 if name in _COUNTED else max(1, len(by_class)))
+        for name in every
+    }
+    per_class = {truth.category_names.get(key, key): one for key, one in by_class.items()}
+    return TrackingScores(averaged, every, per_class, per_video)
+
+
+def _metrics(parts: Iterable[Sequence[Counts]]) -> dict[str, float]:
+    """Adds the counts of some sequences and gives all metrics, HOTA first."""
+    nothing = TrackedSequence(np.zeros((0, 0, 0)), np.zeros((0, 0), bool), np.zeros((0, 0), bool))
+    families = zip(*parts, strict=True)
+    metrics: dict[str, float] = {}
+    counted: dict[str, float] = {}
+    added = [add_counts(part) for part in families] or [count(nothing) for count, _ in _FAMILIES]
+    for (_, finish), total in zip(_FAMILIES, added, strict=True):
+        metrics |= finish(total)
+        counted |= {name: float(total[name]) for name in _COUNTED if name in total}
+    return metrics | counted
+
+
+def _sequence(
+    truth: GroundTruth,
+    source: str,
+    video_id: Any,
+    annotated: list[Track],
+    found: list[Track],
+    *,
+    strict: bool,
+) -> TrackedSequence:
+    """Compares the masks of two lists of tracks of one video."""
+    places = [f"{name}, video {video_id!r}" for name in (truth.name, source)]
+    length = truth.video_lengths.get(video_id)
+    if length is None:
+        length = max((len(track.masks) for track in annotated + found), default=0)
+    sides = []
+    for place, tracks in zip(places, (annotated, found), strict=True):
+        longest = max((len(track.masks) for track in tracks), default=0)
+        if longest > length:
+            raise DataError(f"{place}: a track has {longest} masks, the video {length} frames")
+        try:
+            tubes = Tubes.from_masks([track.masks for track in tracks], lambda _: place)  # noqa: B023
+        except ValueError as error:
+            raise DataError(str(error)) from None
+        sides.append((tubes, _visible(tubes, length, strict=strict)))
+    sizes = np.unique(np.concatenate([tubes.sizes for tubes, _ in sides]))
+    sizes = sizes[sizes > 0]
+    if len(sizes) > 1:
+        named = " and ".join(f"{size >> 32}x{size & 0xFFFFFFFF}" for size in sizes[:2].tolist())
+        raise DataError(
+            f"{places[1]}: masks of {named} pixels (height x width) in one video cannot be "
+            "compared; predict at the size of the video"
+        )
+    (rows, in_truth), (columns, in_found) = sides
+    overlaps = np.zeros((length, len(annotated), len(found)))
+    for frame in range(length):
+        row, column = np.flatnonzero(in_truth[frame]), np.flatnonzero(in_found[frame])
+        masks = (
+            [tubes.masks[start] for start in (tubes.starts[chosen] + frame).tolist()]
+            for tubes, chosen in ((rows, row), (columns, column))
+        )
+        overlaps[frame][np.ix_(row, column)] = rle_ops.iou(*masks)  # type: ignore[arg-type]
+    # a track that is never visible is none
+    shown = [visible.any(0) for visible in (in_truth, in_found)]
+    return TrackedSequence(
+        overlaps[:, shown[0]][:, :, shown[1]], in_truth[:, shown[0]], in_found[:, shown[1]]
+    )
+
+
+def _visible(tubes: Tubes, length: int, *, strict: bool) -> np.ndarray:
+    """Tells in which frames tracks have pixels, or, if strict, a mask; bool ``(T, N)``."""
+    visible = np.zeros((length, len(tubes)), dtype=bool)
+    is_there = (tubes.sizes if strict else tubes.areas) > 0
+    for track, (start, size) in enumerate(zip(tubes.starts, tubes.lengths, strict=True)):
+        visible[:size, track] = is_there[start : start + size]
+    return visible
