@@ -35,6 +35,14 @@ Files are those of ytvis: annotations {"videos": [{id, width, height, length, fi
 results [{video_id, category_id, score, segmentations}], with an RLE or null for each frame.
 Every predicted track counts, whatever its score: --min-score leaves out those that are not shown.
 """
+VPS_EXAMPLE = """example:
+  python tools/evaluate.py vps --gt panoptic_gt_val.json --results pred.json
+
+The json files tell the segments: {"categories": [{id, name, isthing}], "annotations": [{video_id,
+"annotations": [{file_name, "segments_info": [{id, category_id, iscrowd, area}]}]}]}; results need
+no categories, iscrowd and area. Pixels stand in pictures VIDEO/FRAME.png with the id of a segment
+as R + 256 G + 65536 B, 0 void; an id lasts for the video.
+"""
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -65,6 +73,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     ytvis.set_defaults(run=score_ytvis_files)
     _add_tracking(commands)
+    _add_vps(commands)
     return parser.parse_args(argv)
 
 
@@ -108,6 +117,24 @@ def _add_tracking(commands: Any) -> None:
     )
 
 
+def _add_vps(commands: Any) -> None:
+    metrics = "VPQ and STQ of video panoptic segmentation"
+    vps = _add_metric(commands, "vps", metrics, VPS_EXAMPLE, score_vps_files)
+    vps.add_argument("--gt", required=True, metavar="FILE", help="annotated segments, json")
+    vps.add_argument("--results", required=True, metavar="FILE", help="predicted segments, json")
+    vps.add_argument(
+        "--gt-masks", metavar="DIR", help="pictures of --gt (default: panomasksRGB beside it)"
+    )
+    vps.add_argument(
+        "--result-masks", metavar="DIR", help="pictures of --results (default: pan_pred beside it)"
+    )
+    vps.add_argument(
+        "--strict",
+        action="store_true",
+        help="leave the first annotated segment of a video out of STQ, as VIPSeg's script does",
+    )
+
+
 def main(argv: list[str]) -> int:
     """Scores, prints and writes."""
     args = parse(argv)
@@ -139,6 +166,27 @@ def score_tracking_files(args: argparse.Namespace) -> int:
         for name, figures in scores.per_class.items():
             metrics |= _named(f"tracking/{{}}-{name}", report.in_percent(figures, plain=PLAIN))
     _finish(args, metrics, scores.per_video, HEADLINE, PLAIN)
+    return 0
+
+
+def score_vps_files(args: argparse.Namespace) -> int:
+    """Scores segments by VPQ and STQ."""
+    from vidseg.evaluation import report
+    from vidseg.evaluation.panoptic import WINDOWS
+    from vidseg.evaluation.panoptic_files import HEADLINE, score_panoptic
+
+    scores = score_panoptic(
+        args.gt,
+        args.results,
+        gt_masks=args.gt_masks,
+        result_masks=args.result_masks,
+        strict=args.strict,
+    )
+    print(report.figures_table("class", {"mean over classes": scores.metrics}, HEADLINE))
+    columns = ["VPQ", *(f"VPQ{length}" for length in WINDOWS)]
+    rows = {"mean over classes": scores.metrics} | scores.per_class
+    print("\n" + report.figures_table("class", rows, columns))
+    _finish(args, _named("vps/{}", report.in_percent(scores.metrics)), scores.per_video, HEADLINE)
     return 0
 
 

@@ -6,9 +6,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "golden" / "ytvis_eval"
+NAMES = ("ytvis", "tracking", "vps")
 
 
 def evaluate(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -75,6 +77,31 @@ def test_flags_of_tracking_reach_the_evaluation() -> None:
     assert "all classes" in outputs[3]
 
 
+def test_vps_prints_and_writes(tmp_path: Path) -> None:
+    segments = [{"id": 300, "category_id": 4, "iscrowd": 0, "area": 6}]
+    frames = [{"file_name": f"{number}.jpg", "segments_info": segments} for number in range(2)]
+    content = {
+        "categories": [{"id": 4, "name": "cat", "isthing": 1}],
+        "annotations": [{"video_id": "a", "annotations": frames}],
+    }
+    for file, folder in (("gt.json", "panomasksRGB"), ("pred.json", "pan_pred")):
+        (tmp_path / file).write_text(json.dumps(content))
+        (tmp_path / folder / "a").mkdir(parents=True)
+        for number in range(2):
+            picture = Image.new("RGB", (3, 2), (300 - 256, 1, 0))
+            picture.save(tmp_path / folder / "a" / f"{number}.png")
+    files = ["--gt", tmp_path / "gt.json", "--results", tmp_path / "pred.json"]
+    run = evaluate("vps", *files, "--output", tmp_path / "metrics.json", "--per-video")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "| a     | 100.00 |     100.00 |       nan | 100.00 |" in run.stdout
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert (written["vps/VPQ"], written["vps/VPQ2"], written["vps/VPQ4"]) == (100, 100, None)
+    assert "| 100.00 |     100.00 |       nan | nan |" in evaluate("vps", *files, "--strict").stdout
+    run = evaluate("vps", *files, "--result-masks", tmp_path / "elsewhere")
+    assert run.returncode == 1
+    assert run.stderr == f"error: {tmp_path / 'elsewhere' / 'a' / '0.png'} does not exist\n"
+
+
 def test_flags_reach_the_evaluation() -> None:
     merged, strict, sane = (
         evaluate(*case("gt_id_zero"), *flags).stdout
@@ -84,7 +111,7 @@ def test_flags_reach_the_evaluation() -> None:
     assert merged.splitlines()[0] == strict.splitlines()[0] != sane.splitlines()[0]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["ytvis", "--help"], ["tracking", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in NAMES)])
 def test_help_is_quick_and_shows_an_example(arguments: list[str]) -> None:
     start = resource.getrusage(resource.RUSAGE_CHILDREN)
     run = evaluate(*arguments)
