@@ -42,6 +42,14 @@ def make_plugin(root: Path, name: str, *, key: str = "TOY", component: str = "To
     return folder
 
 
+def install(root: Path, distribution: str, entry: str) -> None:
+    """Writes what pip leaves of a distribution with an entry point."""
+    info = root / f"{distribution}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[vidseg.projects]\n{entry}\n")
+
+
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Registry[type]:
     things: Registry[type] = Registry("THING")
@@ -54,7 +62,7 @@ def _forget_modules() -> object:
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:
-        if name.startswith("vidseg.projects.toy"):
+        if name.startswith(("vidseg.projects.toy", "toy_")):
             del sys.modules[name]
 
 
@@ -152,10 +160,7 @@ def test_single_file_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_entry_points_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_plugin(tmp_path, "toy_installed_package", key="SHIPPED")
-    info = tmp_path / "toy-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[vidseg.projects]\ntoy_ep = toy_installed_package\n")
+    install(tmp_path, "toy", "toy_ep = toy_installed_package")
     monkeypatch.syspath_prepend(str(tmp_path))
     spec = plugins.discover()["toy_ep"]
     assert (spec.source, spec.folder) == ("entry point", tmp_path / "toy_installed_package")
@@ -224,3 +229,79 @@ assert all(callable(getattr(project, name)) for name in public)
 assert not hasattr(project, "Nothing")
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_broken_installed_plugin_is_named_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: Registry[type]
+) -> None:
+    """Not even a package that cannot be imported around the plugin does harm."""
+    outer = make_plugin(tmp_path, "toy_outer")
+    (outer / "__init__.py").write_text("raise RuntimeError('a mistake')\n")
+    inner = make_plugin(outer, "inner")
+    install(tmp_path, "bad", "toy_bad = toy_outer.inner")
+    install(tmp_path, "gone", "toy_gone = toy_package_that_was_removed")
+    make_plugin(tmp_path, "toy_fine_package", key="FINE", component="Fine")
+    install(tmp_path, "fine", "toy_fine = toy_fine_package")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert plugins.discover()["toy_bad"].folder == inner
+    assert plugins.discover()["toy_gone"].folder is None
+    assert load_config(None, ["MODEL.FINE.SIZE", "2"]).MODEL.FINE.SIZE == 2
+    assert registry.get("Fine").__module__ == "toy_fine_package.part"
+    with pytest.raises(UserError, match="plugin 'toy_bad' failed to import: RuntimeError: a mist"):
+        plugins.load("toy_bad")
+    with pytest.raises(UserError) as caught:
+        registry.get("Finer")
+    assert "plugin 'toy_bad' failed" in str(caught.value)
+    assert "plugin 'toy_gone' failed" in str(caught.value)
+
+
+def test_two_plugins_of_one_name_are_both_named(
+    project_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: Registry[type]
+) -> None:
+    here = make_plugin(project_root, "toy_name", key="HERE", component="Here")
+    there = make_plugin(tmp_path / "site", "toy_there_package", component="There")
+    install(tmp_path / "site", "there", "toy_name = toy_there_package")
+    make_plugin(project_root, "toy_other", key="OTHER", component="Other")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    with pytest.raises(UserError, match="several plugins are called 'toy_name'") as caught:
+        load_config(here / "base.yaml")
+    assert f"vidseg.projects.toy_name in {here}" in str(caught.value)
+    assert f"toy_there_package in {there}" in str(caught.value)
+    assert load_config(None, ["MODEL.OTHER.SIZE", "2"]).MODEL.OTHER.SIZE == 2
+    assert registry.get("Other").__name__ == "Other"
+
+
+def test_one_distribution_found_twice_is_no_conflict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_plugin(tmp_path, "toy_again_package", key="AGAIN")
+    install(tmp_path, "again", "toy_again = toy_again_package")
+    install(tmp_path, "renamed", "toy_again = toy_again_package")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert plugins.discover()["toy_again"].rivals == ()
+    assert load_config(None, ["MODEL.AGAIN.SIZE", "2"]).MODEL.AGAIN.SIZE == 2
+
+
+def test_two_components_of_one_name_are_both_named(
+    project_root: Path, registry: Registry[type]
+) -> None:
+    make_plugin(project_root, "toy_first", component="Same")
+    make_plugin(project_root, "toy_second", component="Same")
+    assert registry.get("Same").__module__ == "vidseg.projects.toy_first.part"
+    (failure,) = plugins.load_components(["toy_second"])
+    assert "plugin 'toy_second' failed to import" in failure
+    assert "THING 'Same' is registered twice" in failure
+    for name in ("toy_first", "toy_second"):
+        assert f"vidseg.projects.{name}.part.Same ({project_root / name / 'part.py'}:4)" in failure
+
+
+def test_shipped_config_of_an_installed_plugin_is_found_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_plugin(tmp_path, "toy_ship_package", key="SHIP")
+    (tmp_path / "toy_ship_package" / "base.yaml").write_text("MODEL: {SHIP: {SIZE: 6}}\n")
+    install(tmp_path, "ship", "toy_ship = toy_ship_package")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert load_config("projects/toy_ship/base.yaml").MODEL.SHIP.SIZE == 6
+    with pytest.raises(ConfigError, match=r"projects/toy_ship/other\.yaml"):
+        load_config("projects/toy_ship/other.yaml")

@@ -17,8 +17,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
+from importlib.machinery import PathFinder
+from itertools import accumulate, pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -64,6 +66,7 @@ class PluginSpec:
     folder: Path | None = None  # holds its config files
     file: Path | None = None  # imported from here if ``module`` is not on the search path
     source: str = "projects"  # how it was found
+    rivals: tuple[str, ...] = ()  # where others of the same name are
 
 
 # Plugins that the user named by path or module, for this process, as sys.modules is.
@@ -78,11 +81,11 @@ def discover() -> dict[str, PluginSpec]:
     Raises:
         UserError: if ``VIDSEG_PLUGINS`` names something that does not exist.
     """
-    specs = {spec.name: spec for spec in _in_search_path()}
-    for entry in metadata.entry_points(group=ENTRY_POINT_GROUP):
-        module = entry.value.split(":")[0]
-        folder = _folder_of_module(module)
-        specs.setdefault(entry.name, PluginSpec(entry.name, module, folder, source="entry point"))
+    specs: dict[str, PluginSpec] = {}
+    for spec in [*_in_search_path(), *_in_entry_points()]:
+        first = specs.setdefault(spec.name, spec)
+        if first.module != spec.module:
+            specs[spec.name] = replace(first, rivals=(*first.rivals, _place(spec)))
     for word in _environment_words():
         spec = _spec_of(word, specs, ENVIRONMENT_VARIABLE)
         specs.setdefault(spec.name, spec)
@@ -123,10 +126,17 @@ def load(name_or_path: str) -> ModuleType:
     """Imports a plugin: by name, by the path of its folder or file, or by a module name.
 
     Raises:
-        UserError: if there is no such plugin or its import fails; other plugins are unaffected.
+        UserError: if there is no such plugin, several have its name, or its import fails; other
+            plugins are unaffected.
     """
     specs = discover()
     spec = _spec_of(name_or_path, specs, "--plugin")
+    if spec.rivals:
+        places = " and ".join([_place(spec), *spec.rivals])
+        raise UserError(
+            f"several plugins are called '{spec.name}': {places}; rename or uninstall all but one. "
+            "Other plugins are loaded."
+        )
     if spec.name not in specs:
         _named[spec.name] = spec
     return _import(spec, spec.module)
@@ -210,6 +220,19 @@ def _in_search_path() -> list[PluginSpec]:
     return specs
 
 
+def _in_entry_points() -> list[PluginSpec]:
+    specs = []
+    for entry in metadata.entry_points(group=ENTRY_POINT_GROUP):
+        module = entry.value.split(":")[0]
+        folder = _folder_of_module(module)
+        specs.append(PluginSpec(entry.name, module, folder, source="entry point"))
+    return specs
+
+
+def _place(spec: PluginSpec) -> str:
+    return f"{spec.module} in {spec.folder}" if spec.folder else spec.module
+
+
 def _environment_words() -> list[str]:
     words = re.split(f"[,{os.pathsep}]", os.environ.get(ENVIRONMENT_VARIABLE, ""))
     return [word.strip() for word in words if word.strip()]
@@ -247,8 +270,17 @@ def _spec_of_path(path: Path, known: dict[str, PluginSpec], origin: str) -> Plug
 
 
 def _folder_of_module(module: str) -> Path | None:
+    """Finds where a module is; the packages that it lies in are not imported for this."""
+    names = list(accumulate(module.split("."), "{}.{}".format))
     try:
-        found = importlib.util.find_spec(module)
+        found = importlib.util.find_spec(names[0])
+        for package, name in pairwise(names):
+            if package in sys.modules:
+                found = importlib.util.find_spec(name)
+            elif found is not None and found.submodule_search_locations:
+                found = PathFinder.find_spec(name, found.submodule_search_locations)
+            else:
+                return None
     except (ImportError, ValueError):
         return None
     return Path(found.origin).parent if found is not None and found.origin else None

@@ -208,11 +208,11 @@ def _with_keys(cfg: CfgNode, module: Any, name: str) -> CfgNode:
 
 
 def _find_file(path: Path) -> Path:
-    """Finds shipped files from anywhere: ``projects/x/y.yaml`` exists in an installation too."""
+    """Finds what projects ship from anywhere: ``projects/x/y.yaml`` may be installed, too."""
     if path.exists() or path.is_absolute() or path.parts[:1] != ("projects",):
         return path
-    for root in vidseg.projects.__path__:
-        shipped = Path(root, *path.parts[1:])
-        if shipped.is_file():
-            return shipped
-    return path
+    places = [Path(root, *path.parts[1:]) for root in vidseg.projects.__path__]
+    spec = plugin_finder.discover().get("".join(path.parts[1:2]))
+    if spec is not None and spec.folder is not None:
+        places.append(spec.folder.joinpath(*path.parts[2:]))
+    return next(filter(Path.is_file, places), path)
