@@ -23,36 +23,6 @@ def _write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_split_by_videos(tmp_path: Path) -> None:
-    path = tmp_path / "train.json"
-    videos = [{"id": k} for k in range(10)]
-    annotations = [{"id": k, "video_id": k // 2} for k in range(20)]
-    _write(path, {"videos": videos, "annotations": annotations, "categories": [{"id": 1}]})
-    done = _run("prepare_ytvis_split.py", str(path), "--val-share", "0.3")
-    assert done.returncode == 0, done.stderr
-    parts = [json.loads((tmp_path / f"train_split_{p}.json").read_text()) for p in ("train", "val")]
-    assert [len(part["videos"]) for part in parts] == [7, 3]
-    for part in parts:
-        ids = {video["id"] for video in part["videos"]}
-        assert {a["video_id"] for a in part["annotations"]} == ids
-        assert part["categories"] == [{"id": 1}]
-        assert part["image_root"] == "."
-    failed = _run("prepare_ytvis_split.py", str(path), "--val-share", "0")
-    assert failed.returncode == 2
-    assert "leaves one part empty" in failed.stderr
-
-
-def test_split_of_a_published_set_finds_its_frames(tmp_path: Path) -> None:
-    path = tmp_path / "ovis" / "annotations" / "annotations_train.json"
-    _write(path, {"videos": [{"id": 1}, {"id": 2}], "annotations": [], "categories": []})
-    done = _run(
-        "prepare_ytvis_split.py", str(path), "--val-share", "0.5", VIDSEG_DATASETS=str(tmp_path)
-    )
-    assert done.returncode == 0, done.stderr
-    part = json.loads(path.with_name("annotations_train_split_val.json").read_text())
-    assert part["image_root"] == "../train"
-
-
 def test_coco_to_vis(tmp_path: Path) -> None:
     content = {
         "images": [{"id": 1}, {"id": 2}],
