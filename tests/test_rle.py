@@ -109,3 +109,27 @@ def test_parts_of_a_polygon_are_united() -> None:
 def test_broken_forms_say_what_is_wrong(form: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rle.from_segmentation(form, 2, 2)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.5, 1.0])
+def test_runs_of_encoded_masks_cover_them(density: float) -> None:
+    rng = np.random.default_rng(0)
+    for size in ((1, 1), (7, 5), (240, 426), (3, 4000)):
+        rle.require_cover(rle.encode(rng.random(size) < density))
+    rle.require_cover(None)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (b"", "covers 0 pixels, its size 20"),
+        (b"4", "covers 4 pixels"),
+        (b"4N", "negative"),
+        (b"4P", "cut off"),
+        (b"4 ", "characters"),
+        (b"P" * 12 + b"0", "too large"),
+    ],
+)
+def test_runs_that_do_not_cover_are_refused(counts: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rle.require_cover({"size": [4, 5], "counts": counts})

@@ -93,11 +93,11 @@ def _read(track: Track, frame: int, told: _Told) -> RLE | None:
         if isinstance(segmentation, list):
             return _read_polygons(segmentation, item, frame, told)
         mask = rle.from_segmentation(segmentation, 0, 0)
-        _require_cover(segmentation)
+        rle.require_cover(mask)
     except (ValueError, TypeError, OverflowError) as error:
         told("broken-mask", frame, f"cannot be read: {error}")
         return None
-    assert mask is not None
+    assert mask is not None  # an absent object has been returned above
     size = tuple(mask["size"])
     if item.size is not None and size != item.size:
         is_turned = size == item.size[::-1]
@@ -105,53 +105,6 @@ def _read(track: Track, frame: int, told: _Told) -> RLE | None:
         told(kind, frame, f"has size {list(size)}, {item.name} {list(item.size)}")
         return None
     return mask
-
-
-def _require_cover(segmentation: dict[str, Any]) -> None:
-    """Refuses compressed runs that do not cover the size, of which a decoder makes anything.
-
-    Raises:
-        ValueError: if they do not.
-    """
-    counts = segmentation["counts"]
-    if isinstance(counts, str):
-        runs = _decompress(counts)
-        height, width = segmentation["size"]
-        if runs.size and runs.min() < 0:
-            raise ValueError("counts has a run of a negative length")
-        if runs.sum() != height * width:
-            raise ValueError(f"counts covers {runs.sum()} pixels, its size {height * width}")
-
-
-def _decompress(counts: str) -> np.ndarray:
-    """Gives the lengths of the runs of compressed counts, int64.
-
-    A number takes one character or more, 5 bits each, the lowest first, bit 6 set where more
-    follow; the highest bit of the last is the sign. From the fourth on, it is the difference to
-    the run two before.
-
-    Raises:
-        ValueError: if a character or the end is not possible.
-    """
-    codes = np.frombuffer(counts.encode("utf-8"), np.uint8).astype(np.int64) - 48
-    if codes.size == 0:
-        return codes
-    if codes.min() < 0 or codes.max() > 63:
-        raise ValueError("counts has characters that no RLE has")
-    is_last = codes & 32 == 0
-    if not is_last[-1]:
-        raise ValueError("counts is cut off")
-    ends = np.flatnonzero(is_last)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if lengths.max() > 8:
-        raise ValueError("counts has a number that is too large")
-    place = np.arange(len(codes)) - np.repeat(starts, lengths)
-    runs = np.add.reduceat((codes & 31) << (5 * place), starts)
-    runs -= np.where(codes[ends] & 16, np.int64(1) << (5 * lengths), 0)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return runs
 
 
 def _read_polygons(polygons: list[Any], item: Item, frame: int, told: _Told) -> RLE | None:
