@@ -19,7 +19,7 @@ from vidseg.errors import DataError, UserError, nearest
 from vidseg.files import make_folder, write_atomically
 from vidseg.rle import RLE
 
-__all__ = ["VisJson", "add_output_options", "image_size", "read_picture", "subfolders"]
+__all__ = ["VisJson", "add_output_options", "image_size", "paste", "read_picture", "subfolders"]
 
 
 def add_output_options(parser: argparse.ArgumentParser, default: str) -> None:
@@ -184,3 +184,19 @@ def read_picture(path: Path) -> tuple[str, np.ndarray]:
             return image.mode, np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def paste(part: np.ndarray, left: int, top: int, size: tuple[int, int]) -> np.ndarray:
+    """Gives a mask ``(H, W)`` in which a part ``(h, w)`` stands, cut at the borders.
+
+    Args:
+        part: bool ``(h, w)``.
+        left: column of its first pixel.
+        top: row of its first pixel.
+        size: (H, W).
+    """
+    mask = np.zeros(size, dtype=bool)
+    part = part[max(0, -top) :, max(0, -left) :]
+    target = mask[max(0, top) :, max(0, left) :][: part.shape[0], : part.shape[1]]
+    target[...] = part[: target.shape[0], : target.shape[1]]
+    return mask
