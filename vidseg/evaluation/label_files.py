@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from vidseg.errors import DataError, nearest
 
 __all__ = ["label_videos", "read_ids", "read_labels"]
 
-Ints = NDArray[np.int64]
+Ints = NDArray[np.integer[Any]]
 
 _LABEL_MODES = {"1", "L", "P", "I", "I;16", "I;16L", "I;16B"}
 
@@ -35,7 +36,7 @@ def label_videos(
         results: folder of predicted videos, with a file of the same name for each annotated one.
 
     Yields:
-        The video's name, its annotation and its prediction, int64 ``(T, H, W)`` each.
+        The video's name, its annotation and its prediction, int32 ``(T, H, W)`` each.
 
     Raises:
         DataError: if a folder or file is missing or broken, or the sizes of two pictures differ.
@@ -66,7 +67,7 @@ def label_videos(
 
 
 def read_labels(path: Path) -> Ints:
-    """Reads a picture of labels, int64 ``(H, W)``: grey levels, or places in a palette.
+    """Reads a picture of labels, int32 ``(H, W)``: grey levels, or places in a palette.
 
     Raises:
         DataError: if it is missing, broken, or in colour.
@@ -76,10 +77,10 @@ def read_labels(path: Path) -> Ints:
         raise DataError(
             f"{path} is a picture of mode {picture.mode}, expected labels: grey levels or a palette"
         )
-    return np.asarray(picture).astype(np.int64)
+    return np.asarray(picture).astype(np.int32)
 
 
-def read_ids(path: Path) -> Ints:
+def read_ids(path: Path) -> NDArray[np.int64]:
     """Reads a picture of segment ids R + 256 G + 65536 B, int64 ``(H, W)``; 0 is void.
 
     Raises:
