@@ -1,0 +1,14 @@
+"""Config keys of MyIdea."""
+
+from __future__ import annotations
+
+from vidseg.config import CfgNode
+
+__all__ = ["add_config"]
+
+
+def add_config(cfg: CfgNode) -> None:
+    """Adds the keys of the backbone to ``cfg``."""
+    cfg.MODEL.MY_IDEA = CfgNode()
+    cfg.MODEL.MY_IDEA.WIDTH = 32  # channels of the finest map; they double with every stage
+    cfg.MODEL.MY_IDEA.DEPTH = 2  # blocks of every stage
