@@ -4,8 +4,8 @@ Example:
     python datasets/prepare_cvat.py annotations.xml --images frames
 
 writes instances.json beside annotations.xml for the pictures in frames/, in natural order. A track
-of a video export is an object. In an image export, shapes of one label and one group id are the
-same object in all frames; one without a group is an object in one frame. Polygons, rectangles,
+of a video export is an object. Tracks and shapes of one label and one group id are the same object
+in all frames; a shape of neither track nor group is an object in one frame. Polygons, rectangles,
 ellipses and masks are read, other shapes (points, lines, cuboids, skeletons) left out and counted.
 """
 
@@ -119,7 +119,9 @@ def _frame_step(root: ET.Element, path: Path) -> tuple[int, int]:
 def _of_tracks(tracks: list[ET.Element], steps: tuple[int, int]) -> Iterator[Shape]:
     start, step = steps
     for track in tracks:
-        name = f"track {track.get('id', '')}"
+        # Shapes that are no track, as all masks, are tracks of one frame here.
+        group = track.get("group_id", "")
+        name = f"group {group}" if group else f"track {track.get('id', '')}"
         for element in track:
             if element.tag not in (*_AREAS, *_OTHERS) or element.get("outside") == "1":
                 continue

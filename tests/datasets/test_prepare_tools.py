@@ -192,6 +192,21 @@ def test_cvat_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not ellipse[2][10].any()
 
 
+def test_tracks_of_a_group_are_one_object(tmp_path: Path) -> None:
+    mask = '<mask frame="{}" outside="0" rle="0,4" left="{}" top="3" width="2" height="2"/>'
+    gone = '<mask frame="{}" outside="1" rle="0,4" left="0" top="3" width="2" height="2"/>'
+    body = "".join(
+        f'<track id="{t}" label="dog" group_id="7">'
+        f"{mask.format(t, 9 * t)}{gone.format(t + 1)}</track>"
+        for t in range(2)
+    )
+    _run("prepare_cvat", *_cvat(tmp_path, body))
+    _, masks = _load(tmp_path / "instances.json")
+    assert len(masks) == 1
+    np.testing.assert_array_equal(masks[0][0], _square(0, 3, 2))
+    np.testing.assert_array_equal(masks[0][1], _square(9, 3, 2))
+
+
 def test_boxes_turn_clockwise(tmp_path: Path) -> None:
     attributes = 'xtl="6" ytl="10" xbr="26" ybr="12" outside="0" rotation="45"'
     body = f'<track id="0" label="bar"><box frame="0" {attributes}/></track>'
