@@ -234,8 +234,10 @@ def _read_track(
         findings.add("unknown-category", name, f"category_id is {category!r}")
     if owner is not None and owner not in items:
         findings.add("unknown-item", name, f"{word}_id is {owner!r}")
-    if entry.get("iscrowd", 0) not in (0, 1, None):
-        findings.add("wrong-crowd", name, f"iscrowd is {entry['iscrowd']!r}")
+    crowd = entry.get("iscrowd")
+    if crowd is not None and crowd not in (0, 1):
+        kind = "wrong-crowd" if isinstance(crowd, int) else "wrong-value"
+        findings.add(kind, name, f"iscrowd is {crowd!r}")
     if owner is None or owner not in items:
         return None
     item = items[owner]
@@ -243,8 +245,7 @@ def _read_track(
     masks, boxes, areas = _read_parts(entry, word, item, name, findings)
     keys = [f"segmentations[{t}]" for t in range(len(masks))]
     keys = keys if word == "video" else ["segmentation"]
-    crowd = bool(entry.get("iscrowd"))
-    return Track(name, item, category, crowd, masks, boxes, areas, keys)
+    return Track(name, item, category, bool(crowd), masks, boxes, areas, keys)
 
 
 def _check_stated_size(entry: dict[str, Any], item: Item, name: str, findings: Findings) -> None:
@@ -272,7 +273,10 @@ def _read_parts(
         if values is not None and not isinstance(values, list):
             findings.add("wrong-value", name, f"{key} is a {type(values).__name__}, not a list")
             values = None
-        if values and item.has_length and len(values) != len(item.files):
+        # Empty boxes and areas stand for none.
+        if values == [] and key != "segmentations":
+            values = None
+        if values is not None and item.has_length and len(values) != len(item.files):
             frames = f"{item.name} has {len(item.files)} frames"
             findings.add("entry-count", name, f"{key} has {len(values)} entries, but {frames}")
             values = None if key != "segmentations" else values
