@@ -167,6 +167,14 @@ def test_options_choose_tracks_and_classes() -> None:
     assert merged.class_averaged["HOTA"] == 1
 
 
+def test_scores_below_zero_count_and_lengths_may_be_missing() -> None:
+    truth = truth_of(SQUARE)
+    assert score_tracking(truth, found_of(SQUARE, score=-3)).class_averaged["HOTA"] == 1
+    for key in ("length", "file_names"):
+        truth["videos"][0].pop(key)
+    assert score_tracking(truth, found_of(SQUARE, length=2)).class_averaged["CLR_Frames"] == 2
+
+
 def test_nothing_found_and_nothing_annotated() -> None:
     missed = score_tracking(truth_of(SQUARE), []).detection_averaged
     assert (missed["HOTA"], missed["MOTA"], missed["CLR_FN"], missed["ML"]) == (0, 0, 1, 1)

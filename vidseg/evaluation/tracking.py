@@ -6,6 +6,7 @@ classes, and from the counts of all classes together, where frequent classes wei
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -76,7 +77,7 @@ def score_tracking(
     results: str | os.PathLike[str] | Sequence[Mapping[str, Any]],
     *,
     class_agnostic: bool = False,
-    min_score: float = 0.0,
+    min_score: float = -math.inf,
     strict: bool = False,
 ) -> TrackingScores:
     """Scores predicted tracks against annotated ones.

@@ -106,7 +106,7 @@ def load_ground_truth(
         for index, annotation in enumerate(content["annotations"])
     ]
     names = {key: str(category.get("name", key)) for key, category in categories.items()}
-    lengths = {key: _length(video, f"{name}: video {key}") for key, video in videos.items()}
+    lengths = {key: _length(video) for key, video in videos.items()}
     known = {key: length for key, length in lengths.items() if length is not None}
     return GroundTruth(name, sorted(videos), sorted(categories), names, tracks, known)
 
@@ -167,12 +167,10 @@ def _by_id(records: Iterable[Any], kind: str, name: str) -> dict[Any, Mapping[st
     return found
 
 
-def _length(video: Mapping[str, Any], where: str) -> int | None:
+def _length(video: Mapping[str, Any]) -> int | None:
     files = video.get("file_names")
     length = video.get("length", len(files) if isinstance(files, list) else None)
-    if length is not None and (type(length) is not int or length < 0):
-        raise DataError(f"{where} has length {_short(length)}, expected a number of frames")
-    return length
+    return length if type(length) is int else None
 
 
 def _read_annotation(
