@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vidseg import plugins
 from vidseg.config import load_config
@@ -215,6 +216,12 @@ def _make_data(work: Path, generated: Path) -> None:
         content = json.loads(path.read_text())
         content["categories"] += [{"id": key, "name": f"other {key}"} for key in range(6, 10)]
         path.write_text(json.dumps(content))
+    for name, shift in (("labels", 0), ("found", 2)):
+        (work / "my" / name / "street").mkdir(parents=True)
+        for number in range(2):
+            labels = np.zeros((24, 32), np.uint8)
+            labels[4 + shift : 12 + shift, 4:20] = 1
+            Image.fromarray(labels).save(work / "my" / name / "street" / f"{number:05}.png")
     torch.save(mobilenet_v2(weights=None).state_dict(), work / "mobilenet_v2.pth")
     rng = np.random.default_rng(0)
     with VideoWriter(work / "street.mp4", fps=5.0) as writer:

@@ -7,7 +7,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from math import isnan
+from math import inf, isnan
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ YTVIS_EXAMPLE = """examples:
 
 --out DIR receives metrics.json (percent), per_class.csv and results.zip for the servers.
 """
+ALIASES = {"tracking": ["hota"]}
 TRACKING_EXAMPLE = """example:
   python tools/evaluate.py tracking --gt valid.json --results results.json --min-score 0.3
 
@@ -42,6 +43,27 @@ The json files tell the segments: {"categories": [{id, name, isthing}], "annotat
 "annotations": [{file_name, "segments_info": [{id, category_id, iscrowd, area}]}]}]}; results need
 no categories, iscrowd and area. Pixels stand in pictures VIDEO/FRAME.png with the id of a segment
 as R + 256 G + 65536 B, 0 void; an id lasts for the video.
+"""
+VSS_EXAMPLE = """example:
+  python tools/evaluate.py vss --gt VSPW/data --results predictions
+
+Both are folders of videos, VIDEO/FRAME.png (or VIDEO/mask/FRAME.png, as in VSPW), grey levels or
+with a palette. In annotations 0 and 255 are void and k is class k - 1; in predictions 0 is the
+first class. Videos and frames that are not annotated are not looked at.
+"""
+DAVIS_EXAMPLE = """example:
+  python tools/evaluate.py davis --gt Annotations_unsupervised/480p --results predictions
+
+Both are folders of videos, VIDEO/FRAME.png, grey levels or with a palette: 0 background, k an
+object in all frames, in annotations 255 void. Numbers need not agree: objects and predictions are
+matched, as in the unsupervised task of DAVIS.
+"""
+DISCOVERY_EXAMPLE = """example:
+  python tools/evaluate.py discovery --gt annotations --results slots
+
+Both are folders of videos, VIDEO/FRAME.png, grey levels (8 or 16 bits) or with a palette. In
+annotations 0 is background, 255 is left out (such as overlaps) and k is an object in all frames; a
+prediction tells the slot of every pixel, from 0 on. Videos without an object are left out.
 """
 
 
@@ -72,8 +94,26 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="repeat the official evaluator's fault with annotation id 0",
     )
     ytvis.set_defaults(run=score_ytvis_files)
+    commands.add_parser(
+        "ovis",
+        parents=[ytvis],
+        conflict_handler="resolve",  # both have a --help
+        help="ytvis with --ovis",
+        description="Scores tracks by AP and AR, and by those of each occlusion level.",
+        epilog=YTVIS_EXAMPLE.replace("ytvis", "ovis").replace(" --ovis", ""),
+        formatter_class=raw,
+    )
     _add_tracking(commands)
     _add_vps(commands)
+    _add_vss(commands)
+    metrics = "region and boundary (J&F) of the DAVIS unsupervised task"
+    _add_folders(_add_metric(commands, "davis", metrics, DAVIS_EXAMPLE, score_davis_files))
+    metrics = "object discovery (FG-ARI, mBO, mIoU) of slots"
+    discovery = _add_metric(commands, "discovery", metrics, DISCOVERY_EXAMPLE, score_slot_files)
+    _add_folders(discovery)
+    discovery.add_argument(
+        "--merged", action="store_true", help="score by the protocol of SOLV: not comparable"
+    )
     return parser.parse_args(argv)
 
 
@@ -84,7 +124,12 @@ def _add_metric(
     raw = argparse.RawDescriptionHelpFormatter
     description = f"Scores files by {metrics}."
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=metrics, description=description, epilog=epilog, formatter_class=raw
+        name,
+        aliases=ALIASES.get(name, []),
+        help=metrics,
+        description=description,
+        epilog=epilog,
+        formatter_class=raw,
     )
     parser.add_argument("--output", metavar="FILE", help="write the metrics there (json, percent)")
     parser.add_argument(
@@ -102,7 +147,7 @@ def _add_tracking(commands: Any) -> None:
     )
     tracking.add_argument("--results", required=True, metavar="FILE", help="predicted tracks, json")
     tracking.add_argument(
-        "--min-score", type=float, default=0.0, metavar="S", help="leave out tracks below"
+        "--min-score", type=float, default=-inf, metavar="S", help="leave out tracks below"
     )
     tracking.add_argument(
         "--class-agnostic", action="store_true", help="merge all classes into one"
@@ -133,6 +178,25 @@ def _add_vps(commands: Any) -> None:
         action="store_true",
         help="leave the first annotated segment of a video out of STQ, as VIPSeg's script does",
     )
+
+
+def _add_vss(commands: Any) -> None:
+    metrics = "mIoU and VC of video semantic segmentation"
+    vss = _add_metric(commands, "vss", metrics, VSS_EXAMPLE, score_vss_files)
+    _add_folders(vss)
+    vss.add_argument(
+        "--num-classes", type=int, default=124, metavar="N", help="classes (default: VSPW's 124)"
+    )
+    vss.add_argument(
+        "--strict",
+        action="store_true",
+        help="take windows of 8 frames into VC16, as VSPW's script does",
+    )
+
+
+def _add_folders(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--gt", required=True, metavar="DIR", help="folder of annotated videos")
+    parser.add_argument("--results", required=True, metavar="DIR", help="folder of predictions")
 
 
 def main(argv: list[str]) -> int:
@@ -190,6 +254,50 @@ def score_vps_files(args: argparse.Namespace) -> int:
     return 0
 
 
+def score_vss_files(args: argparse.Namespace) -> int:
+    """Scores classes of pixels by mIoU and VC."""
+    from vidseg.evaluation import report
+    from vidseg.evaluation.semantic import HEADLINE, score_semantic
+
+    scores = score_semantic(args.gt, args.results, num_classes=args.num_classes, strict=args.strict)
+    print(report.figures_table("video", {"all videos": scores.metrics}, HEADLINE))
+    known = {number: {"IoU": iou} for number, iou in enumerate(scores.iou.tolist()) if iou == iou}
+    print("\n" + report.figures_table("class", known, ["IoU"]))
+    _finish(args, _named("vss/{}", report.in_percent(scores.metrics)), scores.per_video, HEADLINE)
+    return 0
+
+
+def score_davis_files(args: argparse.Namespace) -> int:
+    """Scores segments by J&F."""
+    from vidseg.evaluation.segment_files import score_region_boundary
+
+    _finish_segments(args, "davis", *score_region_boundary(args.gt, args.results))
+    return 0
+
+
+def score_slot_files(args: argparse.Namespace) -> int:
+    """Scores slots by FG-ARI, mBO and mIoU."""
+    from vidseg.evaluation.segment_files import score_discovery
+
+    _finish_segments(args, "discovery", *score_discovery(args.gt, args.results, merged=args.merged))
+    return 0
+
+
+def _finish_segments(
+    args: argparse.Namespace,
+    task: str,
+    metrics: Mapping[str, float],
+    per_video: Mapping[str, Mapping[str, float]],
+) -> None:
+    from vidseg.evaluation import report
+    from vidseg.evaluation.segment_files import PLAIN
+
+    columns = list(metrics)
+    print(report.figures_table("video", {"all videos": metrics}, columns, plain=PLAIN))
+    named = _named(f"{task}/{{}}", report.in_percent(metrics, plain=PLAIN))
+    _finish(args, named, per_video, columns, PLAIN)
+
+
 def _named(pattern: str, figures: Mapping[str, float]) -> dict[str, float]:
     return {pattern.replace("{}", name): value for name, value in figures.items()}
 
@@ -221,7 +329,7 @@ def score_ytvis_files(args: argparse.Namespace) -> int:
         args.gt,
         args.results,
         class_agnostic=args.class_agnostic,
-        occlusion=args.ovis,
+        occlusion=args.ovis or args.command == "ovis",
         strict=args.strict,
     )
     print(report.format_scores(scores))

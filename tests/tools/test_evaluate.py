@@ -10,7 +10,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "golden" / "ytvis_eval"
-NAMES = ("ytvis", "tracking", "vps")
+NAMES = ("ytvis", "ovis", "tracking", "vps", "vss", "davis", "discovery")
 
 
 def evaluate(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -43,6 +43,14 @@ def test_occlusion_levels_and_the_folder_of_a_report(tmp_path: Path) -> None:
     assert files == ["metrics.json", "per_class.csv", "results.zip"]
     with zipfile.ZipFile(tmp_path / "a" / "b" / "results.zip") as archive:
         assert archive.namelist() == ["results.json"]
+
+
+def test_other_names_for_the_same() -> None:
+    names = ("ovis", ["ytvis", "--ovis"]), ("hota", ["tracking"])
+    for name, command in names:
+        files = case("ovis_occlusion")[1:]
+        outputs = [evaluate(*words, *files).stdout for words in ([name], command)]
+        assert outputs[0] == outputs[1] != ""
 
 
 def test_tracking_prints_and_writes(tmp_path: Path) -> None:
@@ -100,6 +108,46 @@ def test_vps_prints_and_writes(tmp_path: Path) -> None:
     run = evaluate("vps", *files, "--result-masks", tmp_path / "elsewhere")
     assert run.returncode == 1
     assert run.stderr == f"error: {tmp_path / 'elsewhere' / 'a' / '0.png'} does not exist\n"
+
+
+def write_labels(root: Path) -> list[object]:
+    """Two videos; in the second one a pixel of four is predicted wrong."""
+    for name, video, levels in (
+        ("gt", "a", (1, 1, 2, 2)),
+        ("gt", "b", (1, 1, 2, 2)),
+        ("pred", "a", (0, 0, 1, 1)),
+        ("pred", "b", (0, 1, 1, 1)),
+    ):
+        (root / name / video).mkdir(parents=True)
+        picture = Image.new("L", (4, 1))
+        picture.putdata(levels)
+        picture.save(root / name / video / "0.png")
+    return ["--gt", root / "gt", "--results", root / "pred", "--per-video"]
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "key", "value"),
+    [
+        ("vss", ["--num-classes", "2"], "vss/Acc", 700 / 8),
+        ("davis", [], "davis/J", (100 + 0 + 200 / 3 + 0) / 4),
+        ("discovery", [], "discovery/video/mBO", (100 + (50 + 200 / 3) / 2) / 2),
+        ("discovery", ["--merged"], "discovery/mIoU", (100 + 100 + 50 + 200 / 3) / 4),
+    ],
+)
+def test_folders_of_labels(
+    name: str, flags: list[str], key: str, value: float, tmp_path: Path
+) -> None:
+    files = write_labels(tmp_path)
+    run = evaluate(name, *files, *flags, "--output", tmp_path / "metrics.json")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.index("\n| b  ") < run.stdout.index("\n| a  ")  # the worst first
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert all(one.startswith(f"{name}/") for one in written)
+    assert written[key] == pytest.approx(value)
+    (tmp_path / "pred" / "b" / "0.png").unlink()
+    run = evaluate(name, *files, *flags)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert len(run.stderr.splitlines()) == 1
 
 
 def test_flags_reach_the_evaluation() -> None:
