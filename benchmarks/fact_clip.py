@@ -230,7 +230,7 @@ CASES = (
             *_EPIC
         ),
         peer="the published losses, with an array of frames x tokens x segments",
-        bars={"cpu": 10.0, "peak": 0.35},
+        bars={"cpu": 5.0, "peak": 0.35},
         ours=lambda: _criterion(*_EPIC, is_ours=True),
         theirs=lambda: _criterion(*_EPIC, is_ours=False),
         repeats=3,
