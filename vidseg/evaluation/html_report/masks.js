@@ -1,0 +1,136 @@
+// Tracks of a video as the player draws them: key, colour, pattern; masks painted on a canvas.
+
+// Colours of Okabe and Ito, which readers with any kind of colour vision tell apart. Beyond seven
+// tracks the colours come again with another pattern.
+const PALETTE = [[0, 114, 178], [230, 159, 0], [0, 158, 115], [213, 94, 0], [204, 121, 167], [86, 180, 233], [240, 228, 66]];
+const FALSE_COLOUR = [140, 145, 152];
+const PATTERNS = [
+  () => true,
+  (x, y) => (x + y) % 6 < 3,
+  (x, y) => x % 6 < 3,
+  (x, y) => y % 6 < 3,
+  (x, y) => x % 4 < 2 && y % 4 < 2,
+];
+const FALSE_PATTERN = (x, y) => (x + y) % 8 < 2 || (x - y + 8000) % 8 < 2;
+const STATES = { f: "found", s: "switched", m: "missed", x: "false" };
+
+// Truths are numbered; a prediction has number and colour of its partner, with a letter from the
+// second on (1, 1b, 1c); predictions without partner are x1, x2, ...
+function tracksOf(video) {
+  const truths = video.truth.map((track, i) => ({
+    ...track, side: "truth", key: String(i + 1), group: i, name: nameOf(track), ...looks(i), visible: true, score: null,
+  }));
+  const partners = new Map();
+  let strangers = 0;
+  const predictions = video.predictions.map((track) => {
+    const shared = { ...track, side: "prediction", name: nameOf(track), visible: true };
+    if (track.partner === null || !(track.partner in truths)) {
+      strangers += 1;
+      return { ...shared, partner: null, key: `x${strangers}`, group: -strangers, colour: FALSE_COLOUR, pattern: FALSE_PATTERN };
+    }
+    const before = partners.get(track.partner) ?? 0;
+    partners.set(track.partner, before + 1);
+    const { key, colour, pattern } = truths[track.partner];
+    return { ...shared, group: track.partner, key: key + (before ? nthLetters(before) : ""), colour, pattern };
+  });
+  return { truths, predictions };
+}
+
+function nameOf(track) {
+  return track.crowd ? `${track.label} (crowd)` : track.label;
+}
+
+function looks(index) {
+  const round = Math.floor(index / PALETTE.length);
+  return { colour: PALETTE[index % PALETTE.length], pattern: PATTERNS[round % PATTERNS.length] };
+}
+
+// 1 -> b, 2 -> c, ..., 25 -> z, 26 -> ba
+function nthLetters(index) {
+  const rest = Math.floor(index / 26);
+  return (rest ? nthLetters(rest) : "") + String.fromCharCode(97 + (index % 26));
+}
+
+function cssColour([red, green, blue]) {
+  return `rgb(${red} ${green} ${blue})`;
+}
+
+// Black or white, whichever reads better on the colour (relative luminance of WCAG).
+function inkOn(colour) {
+  const [red, green, blue] = colour.map((value) => {
+    const share = value / 255;
+    return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000" : "#fff";
+}
+
+// Which track lies on top of every pixel: its index in `tracks`, or -1. `lit` is a track or null.
+function ownersOf(video, tracks, frame, lit) {
+  const owners = new Int16Array(video.width * video.height).fill(-1);
+  const order = tracks.map((_, i) => i).filter((i) => tracks[i].visible && tracks[i].masks[frame]);
+  order.sort((a, b) => (tracks[a] === lit) - (tracks[b] === lit) || (tracks[a].score ?? 0) - (tracks[b].score ?? 0));
+  for (const index of order) {
+    let at = 0;
+    tracks[index].masks[frame].forEach((run, i) => {
+      if (i % 2) owners.fill(index, at, at + run);
+      at += run;
+    });
+  }
+  return owners;
+}
+
+// Draws one side of a frame: the picture if there is one, the masks, and the key of each track.
+// Beside a track that is lit, its partners alone keep their full colour.
+function paint(canvas, video, tracks, owners, picture, lit) {
+  const { width, height } = video;
+  const context = canvas.getContext("2d");
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  if (picture) context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  const layer = document.createElement("canvas");
+  layer.width = width;
+  layer.height = height;
+  const pixels = new ImageData(width, height);
+  const centres = new Map();
+  const [full, weak] = picture ? [150, 60] : [235, 150];
+  for (let y = 0, i = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, i++) {
+      const owner = owners[i];
+      if (owner < 0) continue;
+      const track = tracks[owner];
+      const edge =
+        (x > 0 && owners[i - 1] !== owner) || (x < width - 1 && owners[i + 1] !== owner) ||
+        (y > 0 && owners[i - width] !== owner) || (y < height - 1 && owners[i + width] !== owner);
+      const alpha = edge ? 255 : track.pattern(x, y) && !track.crowd ? full : weak;
+      pixels.data.set(track.colour, 4 * i);
+      pixels.data[4 * i + 3] = lit && track.group !== lit.group ? alpha * 0.35 : alpha;
+      const sum = centres.get(owner) ?? [0, 0, 0];
+      centres.set(owner, [sum[0] + x, sum[1] + y, sum[2] + 1]);
+    }
+  }
+  layer.getContext("2d").putImageData(pixels, 0, 0);
+  context.imageSmoothingEnabled = false;
+  context.drawImage(layer, 0, 0, canvas.width, canvas.height);
+  for (const [owner, [x, y, count]] of centres) {
+    if (!lit || tracks[owner].group === lit.group) drawKey(context, tracks[owner], (x / count + 0.5) / width, (y / count + 0.5) / height);
+  }
+}
+
+function drawKey(context, { key, colour }, x, y) {
+  const { width, height } = context.canvas;
+  const size = Math.round(width / 36);
+  context.font = `600 ${size}px system-ui, sans-serif`;
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  const half = context.measureText(key).width / 2 + size * 0.35;
+  const left = clamp(x * width, half, width - half);
+  const top = clamp(y * height, size * 0.7, height - size * 0.7);
+  context.fillStyle = cssColour(colour);
+  context.strokeStyle = inkOn(colour);
+  context.lineWidth = Math.max(1, size / 14);
+  context.beginPath();
+  context.roundRect(left - half, top - size * 0.65, 2 * half, size * 1.3, size * 0.25);
+  context.fill();
+  context.stroke();
+  context.fillStyle = inkOn(colour);
+  context.fillText(key, left, top + size * 0.06);
+}
