@@ -1,0 +1,304 @@
+"""The report in a real browser: drawn, sorted, stepped through, offline."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.evaluation.report_browser import payloads
+from vidseg.evaluation.html_report.page import render
+
+pytestmark = pytest.mark.slow
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra dev")
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+DASH = "\N{EN DASH}"
+SECTIONS = ["overview", "classes", "curves", "videos", "player"]
+MAKERS = {
+    each.__name__: each
+    for each in (
+        payloads.ordinary,
+        payloads.empty,
+        payloads.undefined,
+        payloads.crowded,
+        payloads.label_maps,
+    )
+}
+Open = Callable[..., Any]
+
+# Text whose contrast with the first opaque ground behind it is under 4.5 (WCAG 2.2, 1.4.3).
+WEAK_TEXT = """() => {
+  const probe = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const parse = (colour) => {
+    probe.clearRect(0, 0, 1, 1);
+    probe.fillStyle = colour;
+    probe.fillRect(0, 0, 1, 1);
+    return [...probe.getImageData(0, 0, 1, 1).data];
+  };
+  const luminance = ([r, g, b]) => [r, g, b]
+    .map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (node) => {
+    for (let each = node; each; each = each.parentElement) {
+      const colour = parse(getComputedStyle(each).backgroundColor);
+      if (colour[3] === 255) return colour;
+    }
+    return [255, 255, 255, 255];
+  };
+  const weak = [];
+  let seen = 0;
+  for (const node of document.querySelectorAll("body *:not(script):not(option)")) {
+    const own = [...node.childNodes].filter((child) => child.nodeType === Node.TEXT_NODE);
+    const text = own.map((child) => child.data).join("").trim();
+    if (!text || !node.checkVisibility() || node.disabled) continue;
+    const style = getComputedStyle(node);
+    const colour = parse(node instanceof SVGElement ? style.fill : style.color);
+    const [a, b] = [luminance(colour), luminance(ground(node))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    seen += 1;
+    if (ratio < 4.5) weak.push(`${text.slice(0, 40)}: ${ratio.toFixed(2)}`);
+  }
+  return [seen, weak];
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        pytest.skip(f"needs a browser on PATH: {', '.join(PROGRAMS)}")
+    with sync_api.sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("pages")
+    files = {name: folder / f"{name}.html" for name in MAKERS}
+    for name, file in files.items():
+        file.write_text(render(MAKERS[name]()), encoding="utf-8")
+    return files
+
+
+@pytest.fixture
+def open_page(browser: Any, pages: dict[str, Path]) -> Iterator[Open]:
+    """Opens a page without network; whatever it complains of or asks for fails the test."""
+    contexts, complaints = [], []
+
+    def open_page(name: str, width: int = 1280, section: str = "", **settings: Any) -> Any:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, offline=True, **settings
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(5000)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        address = pages[name].as_uri()
+
+        def admit(route: Any) -> None:
+            wanted = route.request.url
+            if wanted.split("#")[0] == address or wanted.startswith("data:"):
+                return route.continue_()
+            complaints.append(f"asks for {wanted}")
+            return route.abort()
+
+        page.route("**/*", admit)
+        page.goto(f"{address}#{section}" if section else address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def column(page: Any, section: str, index: int) -> list[str]:
+    cells = page.locator(f"#panel-{section} tbody tr > :nth-child({index})")
+    return cells.all_inner_texts()
+
+
+def canvases(page: Any) -> list[str]:
+    return page.locator("canvas").evaluate_all("all => all.map(canvas => canvas.toDataURL())")
+
+
+def frame(page: Any) -> str:
+    return page.locator(".frame-count").inner_text().split(" · ")[0]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 420])
+@pytest.mark.parametrize("name", list(MAKERS))
+def test_every_section_fits_and_is_legible(
+    open_page: Open, name: str, width: int, scheme: str
+) -> None:
+    page = open_page(name, width, color_scheme=scheme)
+    sections = {"empty": SECTIONS[:1], "label_maps": ["overview", "videos", "player"]}
+    tabs = page.get_by_role("tab")
+    assert [tab.get_attribute("id") for tab in tabs.all()] == [
+        f"tab-{section}" for section in sections.get(name, SECTIONS)
+    ]
+    for tab in tabs.all():
+        tab.click()
+        assert tab.get_attribute("aria-selected") == "true"
+        assert page.locator("main > section:visible").count() == 1
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        seen, weak = page.evaluate(WEAK_TEXT)
+        assert seen
+        assert weak == []
+    assert page.evaluate("window.broken") is None
+
+
+def test_hostile_names_are_shown_as_they_are(open_page: Open) -> None:
+    page = open_page("crowded")
+    assert page.title() == payloads.HOSTILE
+    assert page.locator("h1").inner_text() == payloads.HOSTILE
+    page.locator("#tab-videos").click()
+    assert column(page, "videos", 2)[2] == payloads.HOSTILE
+    assert page.locator("img, main script").count() == 0
+
+
+def test_tables_sort_and_narrow(open_page: Open) -> None:
+    page = open_page("ordinary", section="classes")
+    head = page.locator("#panel-classes th", has_text="AP50").locator("visible=true")
+    assert column(page, "classes", 2) == ["61.20", "41.20", "21.20", DASH]
+    page.locator("#panel-classes thead button").nth(1).click()
+    page.locator("#panel-classes thead button").nth(1).click()
+    assert column(page, "classes", 2) == ["21.20", "41.20", "61.20", DASH]
+    assert page.locator("#panel-classes thead th").nth(1).get_attribute("aria-sort") == "ascending"
+    assert head.get_attribute("aria-sort") == "none"
+    page.locator("#panel-classes thead button").first.press("Enter")
+    assert column(page, "classes", 1) == ["giant_panda", "never seen", "person", "skateboard"]
+    widths = page.locator("#panel-classes .fill").evaluate_all("all => all.map(e => e.style.width)")
+    assert widths == ["41.2%", "0%", "61.2%", "21.2%"]
+
+    page = open_page("crowded", section="videos")
+    page.get_by_role("searchbox").locator("visible=true").fill("0048")
+    visible = page.locator("#panel-videos tbody tr:visible")
+    assert visible.count() == 11
+    assert page.locator("#panel-videos output").inner_text() == "11 of 500 rows"
+
+
+def test_curves_are_read_off(open_page: Open) -> None:
+    page = open_page("ordinary", section="curves")
+    assert page.locator(".plot path.line").count() == 3
+    before = page.locator(".plot path.line").first.get_attribute("d")
+    assert column(page, "curves", 2) == ["83.12", "61.25", "48.12"]
+    box = page.locator(".plot").bounding_box()
+    page.mouse.move(box["x"] + 41, box["y"] + 50)
+    assert page.locator(".recall output").inner_text() == "0 %"
+    assert column(page, "curves", 2) == ["95.00", "70.00", "55.00"]
+    page.get_by_label("Recall in percent").press("ArrowRight")
+    assert page.locator(".recall output").inner_text() == "1 %"
+    page.get_by_label("Class", exact=True).select_option("person")
+    assert page.locator(".plot path.line").first.get_attribute("d") != before
+
+
+def test_ranking_opens_the_player(open_page: Open) -> None:
+    page = open_page("ordinary", section="videos")
+    assert page.locator("#panel-videos tbody button").count() == 2
+    page.get_by_role("button", name="0001/street").click()
+    assert page.locator("#tab-player").get_attribute("aria-selected") == "true"
+    assert page.locator("#player-video").input_value() == "1"
+    assert page.url.endswith("#player/1")
+    page.go_back()
+    assert page.locator("#panel-videos").is_visible()
+
+
+def test_stepping(open_page: Open) -> None:
+    page = open_page("ordinary", section="player/1")
+    start = canvases(page)
+    assert frame(page) == "frame 0"
+    page.get_by_role("button", name="Next frame").click()
+    assert frame(page) == "frame 2"
+    stepped = canvases(page)
+    assert all(a != b for a, b in zip(start, stepped, strict=True))
+    page.keyboard.press("ArrowLeft")
+    assert canvases(page) == start
+    page.keyboard.press("End")
+    assert frame(page) == "frame 22"
+    page.keyboard.press("Home")
+    page.get_by_label("Frame", exact=True).press("ArrowRight")  # the slider takes the key itself
+    assert frame(page) == "frame 2"
+    page.locator("h1").click()
+    page.keyboard.press("n")
+    assert frame(page) == "frame 4"
+    page.get_by_role("button", name="Play", exact=True).click()
+    sync_api.expect(page.locator(".frame-count")).to_contain_text("frame 22")
+    sync_api.expect(page.get_by_role("button", name="Play", exact=True)).to_be_visible()
+
+
+def test_pictures_lie_under_the_masks(open_page: Open) -> None:
+    page = open_page("ordinary", section="player/0")
+    corner = "(c) => [...c.getContext('2d').getImageData(c.width - 1, 0, 1, 1).data]"
+    canvas = page.locator("canvas").first
+    sync_api.expect(canvas).to_be_visible()
+    page.wait_for_timeout(200)
+    assert canvas.evaluate(corner)[3] == 255
+    page.get_by_role("button", name="Next", exact=True).click()
+    assert page.locator("canvas").first.evaluate(corner)[3] == 0
+
+
+def test_timeline_jumps(open_page: Open) -> None:
+    page = open_page("ordinary", section="player/1")
+    bar = page.locator(".states").first
+    assert "switched in 6 frames, missed in 4 frames" in bar.get_attribute("aria-label")
+    states = bar.locator(".state").all_inner_texts()
+    assert states == ["f", "s", "f", "m", "f"]
+    width = bar.bounding_box()["width"]
+    bar.click(position={"x": width * 8.5 / 24, "y": 5})
+    assert frame(page) == "frame 8"
+    bar.click(position={"x": width * 19.5 / 24, "y": 5})
+    assert frame(page) == "frame 18"
+    assert "Frame 19 is not in this report; 18 is" in page.locator(".status").inner_text()
+
+
+def test_tracks_are_toggled_and_named(open_page: Open) -> None:
+    page = open_page("ordinary", section="player/1")
+    truth, prediction = canvases(page)
+    boxes = page.get_by_role("checkbox")
+    boxes.first.uncheck()
+    without = canvases(page)
+    assert without[0] != truth
+    assert without[1] == prediction
+    boxes.first.check()
+    page.locator("h1").click()
+    assert canvases(page) == [truth, prediction]
+    page.get_by_role("button", name="none").click()
+    assert page.locator("canvas").nth(1).get_attribute("aria-label") == (
+        "Prediction, frame 0: nothing"
+    )
+    page.get_by_role("button", name="all", exact=True).click()
+    page.get_by_label("score at least").fill("0.6")
+    checked = boxes.evaluate_all("all => all.map(box => box.checked)")
+    assert checked == [True, True, False, True, True, True, False]
+    box = page.locator("canvas").first.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 20 / 160, box["y"] + box["height"] * 40 / 90)
+    assert page.locator(".status").inner_text() == "Truth 1: person 1, found"
+    boxes.nth(1).focus()
+    assert page.locator(".status").inner_text() == "Prediction 1: person, score 0.91, found"
+    chips = page.locator(".chip")
+    assert chips.all_inner_texts() == ["1", "1", "1b", "2", "2", "3", "x1"]
+    colours = chips.evaluate_all("all => all.map(e => e.style.backgroundColor)")
+    assert colours[0] == colours[1] == colours[2] != colours[3] == colours[4]
+
+
+def test_scheme_and_keys_of_the_tabs(open_page: Open) -> None:
+    page = open_page("ordinary", color_scheme="light")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    button = page.get_by_role("button", name="Scheme")
+    button.click()
+    assert page.evaluate(ground) == light
+    button.click()
+    assert page.evaluate(ground) != light
+    page.locator("#tab-overview").press("ArrowRight")
+    assert page.locator("#tab-classes").get_attribute("aria-selected") == "true"
+    assert page.evaluate("document.activeElement.id") == "tab-classes"
+    page.keyboard.press("End")
+    assert page.locator("#panel-player").is_visible()
