@@ -2,8 +2,9 @@
 
 // Colours of Okabe and Ito, which readers with any kind of colour vision tell apart. Beyond seven
 // tracks the colours come again with another pattern.
-const PALETTE = [[0, 114, 178], [230, 159, 0], [0, 158, 115], [213, 94, 0], [204, 121, 167], [86, 180, 233], [240, 228, 66]];
-const FALSE_COLOUR = [140, 145, 152];
+const PALETTE = [
+  [0, 114, 178], [230, 159, 0], [0, 158, 115], [213, 94, 0], [204, 121, 167], [86, 180, 233], [240, 228, 66],
+];
 const PATTERNS = [
   () => true,
   (x, y) => (x + y) % 6 < 3,
@@ -11,22 +12,27 @@ const PATTERNS = [
   (x, y) => y % 6 < 3,
   (x, y) => x % 4 < 2 && y % 4 < 2,
 ];
-const FALSE_PATTERN = (x, y) => (x + y) % 8 < 2 || (x - y + 8000) % 8 < 2;
+const STRANGER = { colour: [140, 145, 152], pattern: (x, y) => (x + y) % 8 < 2 || Math.abs(x - y) % 8 < 2 };
 const STATES = { f: "found", s: "switched", m: "missed", x: "false" };
+const CANVAS_WIDTH = 720; // pixels to which small masks are enlarged
+const KEY_SIZE = 11; // of the type, in pixels of the page whatever the size of the canvas
 
 // Truths are numbered; a prediction has number and colour of its partner, with a letter from the
 // second on (1, 1b, 1c); predictions without partner are x1, x2, ...
-function tracksOf(video) {
+function tracksOf(video, classNames) {
+  const seen = (track, side) => ({
+    ...track, side, name: nameOf(track), kind: classNames[track.class] ?? "no class", visible: true,
+  });
   const truths = video.truth.map((track, i) => ({
-    ...track, side: "truth", key: String(i + 1), group: i, name: nameOf(track), ...looks(i), visible: true, score: null,
+    ...seen(track, "truth"), key: String(i + 1), group: i, ...looks(i), score: null,
   }));
   const partners = new Map();
   let strangers = 0;
   const predictions = video.predictions.map((track) => {
-    const shared = { ...track, side: "prediction", name: nameOf(track), visible: true };
+    const shared = seen(track, "prediction");
     if (track.partner === null || !(track.partner in truths)) {
       strangers += 1;
-      return { ...shared, partner: null, key: `x${strangers}`, group: -strangers, colour: FALSE_COLOUR, pattern: FALSE_PATTERN };
+      return { ...shared, ...STRANGER, partner: null, key: `x${strangers}`, group: -strangers };
     }
     const before = partners.get(track.partner) ?? 0;
     partners.set(track.partner, before + 1);
@@ -38,6 +44,10 @@ function tracksOf(video) {
 
 function nameOf(track) {
   return track.crowd ? `${track.label} (crowd)` : track.label;
+}
+
+function tellTrack(track) {
+  return `${track.side === "truth" ? "Truth" : "Prediction"} ${track.key}: ${track.name}`;
 }
 
 function looks(index) {
@@ -81,7 +91,7 @@ function ownersOf(video, tracks, frame, lit) {
 
 // Draws one side of a frame: the picture if there is one, the masks, and the key of each track.
 // Beside a track that is lit, its partners alone keep their full colour.
-function paint(canvas, video, tracks, owners, picture, lit) {
+function paint(canvas, video, tracks, owners, { picture, lit, keys }) {
   const { width, height } = video;
   const context = canvas.getContext("2d");
   context.clearRect(0, 0, canvas.width, canvas.height);
@@ -111,13 +121,14 @@ function paint(canvas, video, tracks, owners, picture, lit) {
   context.imageSmoothingEnabled = false;
   context.drawImage(layer, 0, 0, canvas.width, canvas.height);
   for (const [owner, [x, y, count]] of centres) {
-    if (!lit || tracks[owner].group === lit.group) drawKey(context, tracks[owner], (x / count + 0.5) / width, (y / count + 0.5) / height);
+    const told = keys && (!lit || tracks[owner].group === lit.group);
+    if (told) drawKey(context, tracks[owner], (x / count + 0.5) / width, (y / count + 0.5) / height);
   }
 }
 
 function drawKey(context, { key, colour }, x, y) {
   const { width, height } = context.canvas;
-  const size = Math.round(width / 36);
+  const size = (KEY_SIZE * width) / (context.canvas.clientWidth || width);
   context.font = `600 ${size}px system-ui, sans-serif`;
   context.textAlign = "center";
   context.textBaseline = "middle";
@@ -133,4 +144,35 @@ function drawKey(context, { key, colour }, x, y) {
   context.stroke();
   context.fillStyle = inkOn(colour);
   context.fillText(key, left, top + size * 0.06);
+}
+
+// A canvas of one side with its title; light(track or null) is told what the pointer is on.
+function canvasSide(title, video, tracks, light) {
+  const scale = Math.max(1, Math.round(CANVAS_WIDTH / video.width));
+  const canvas = element("canvas", {
+    width: video.width * scale,
+    height: video.height * scale,
+    role: "img",
+    onpointermove: (event) => light(trackAt(event)),
+    onpointerleave: () => light(null),
+  });
+  let owners = null;
+
+  function trackAt(event) {
+    const { left, top, width, height } = canvas.getBoundingClientRect();
+    const x = clamp(Math.floor((video.width * (event.clientX - left)) / width), 0, video.width - 1);
+    const y = clamp(Math.floor((video.height * (event.clientY - top)) / height), 0, video.height - 1);
+    return tracks[owners?.[y * video.width + x] ?? -1] ?? null;
+  }
+
+  return {
+    figure: element("figure", {}, element("figcaption", {}, title), canvas),
+    draw(frame, look) {
+      owners = ownersOf(video, tracks, frame, look.lit);
+      paint(canvas, video, tracks, owners, look);
+      const drawn = tracks.filter((track) => track.visible && track.masks[frame]);
+      const names = drawn.map((track) => `${track.key} ${track.name}`).join(", ") || "nothing";
+      canvas.setAttribute("aria-label", `${title}, frame ${video.frames[frame].index}: ${names}`);
+    },
+  };
 }

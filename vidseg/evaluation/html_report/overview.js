@@ -40,9 +40,9 @@ function classesPanel({ columns, rows }, percent) {
     bar: columns.length ? 1 : null,
     scale,
   });
-  const told = columns.length
-    ? `${plural(rows.length, "class", "classes")}. A full bar is ${columns[0]} ${formatterOf([scale])(scale)}${percent && scale === 100 ? " %" : ""}; ${NOT_DEFINED} is not defined.`
-    : `${plural(rows.length, "class", "classes")}.`;
+  const unit = percent && scale === 100 ? " %" : "";
+  const full = ` A full bar is ${columns[0]} ${formatterOf([scale])(scale)}${unit}; ${NOT_DEFINED} is not defined.`;
+  const told = `${plural(rows.length, "class", "classes")}.${columns.length ? full : ""}`;
   return element("div", { class: "stack" }, element("p", { class: "quiet" }, told), table);
 }
 
@@ -60,8 +60,8 @@ function rankingPanel({ columns, rows }, percent, openVideo) {
     scale: endOfScale(first, percent),
     name: 1,
   });
-  const told = `${plural(rows.length, "video")}, the worst first. ${
-    playable ? `Names that are links open in the player (${playable} of ${rows.length}).` : "None of them is in the player."
-  }`;
+  const links = `Names that are links open in the player (${playable} of ${rows.length}).`;
+  const where = playable ? links : "None of them is in the player.";
+  const told = `${plural(rows.length, "video")}, the worst first. ${where}`;
   return element("div", { class: "stack" }, element("p", { class: "quiet" }, told), table);
 }

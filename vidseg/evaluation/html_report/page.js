@@ -6,15 +6,16 @@ function start() {
   const payload = JSON.parse(document.getElementById("payload").textContent);
   const facts = document.getElementById("facts");
   for (const [name, value] of payload.facts) {
-    facts.append(element("div", {}, element("dt", {}, name), element("dd", {}, String(value))));
+    facts.append(element("div", {}, element("dt", {}, name), element("dd", {}, String(value ?? NOT_DEFINED))));
   }
   schemeSwitch(document.getElementById("scheme"));
   const percent = payload.figures[0]?.unit === "%";
-  const player = payload.videos.length ? playerPanel(payload, (index) => go(`player/${index}`)) : null;
+  const play = (index) => go(`player/${index}`);
+  const player = payload.videos.length ? playerPanel(payload, play) : null;
   const tabs = [["overview", "Overview", overviewPanel(payload)]];
   if (payload.classes?.rows.length) tabs.push(["classes", "Classes", classesPanel(payload.classes, percent)]);
   if (payload.curves.length) tabs.push(["curves", "Precision–recall", curvesPanel(payload.curves)]);
-  if (payload.ranking.rows.length) tabs.push(["videos", "Videos", rankingPanel(payload.ranking, percent, (index) => go(`player/${index}`))]);
+  if (payload.ranking.rows.length) tabs.push(["videos", "Videos", rankingPanel(payload.ranking, percent, play)]);
   if (player) tabs.push(["player", "Player", player.panel]);
   const sections = tabs.map(([id, text, panel]) => addTab(id, text, panel, go));
 
@@ -31,21 +32,23 @@ function start() {
     const current = known ? id : "overview";
     for (const section of sections) section.select(section.id === current);
     if (current !== "player") return player?.stop();
-    const wanted = Number.parseInt(index ?? player.opened ?? 0, 10);
-    return player.open(clamp(Number.isNaN(wanted) ? 0 : wanted, 0, payload.videos.length - 1));
+    const wanted = Number.parseInt(index ?? player.opened(), 10) || 0;
+    return player.open(clamp(wanted, 0, payload.videos.length - 1));
   }
 
   document.getElementById("tabs").addEventListener("keydown", (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    const chosen = sections.findIndex((section) => section.selected);
-    const next = { Home: 0, End: sections.length - 1 }[event.key] ?? (chosen + step + sections.length) % sections.length;
-    if (Number.isNaN(next)) return;
+    const last = sections.length - 1;
+    const chosen = sections.findIndex((section) => section.selected());
+    const right = chosen < last ? chosen + 1 : 0;
+    const left = chosen > 0 ? chosen - 1 : last;
+    const next = { Home: 0, End: last, ArrowRight: right, ArrowLeft: left }[event.key];
+    if (next === undefined) return;
     event.preventDefault();
     go(sections[next].id);
     sections[next].tab.focus();
   });
   document.addEventListener("keydown", (event) => {
-    const playing = sections.some((section) => section.selected && section.id === "player");
+    const playing = sections.some((section) => section.selected() && section.id === "player");
     if (!playing || event.ctrlKey || event.metaKey || event.altKey || takesKey(event)) return;
     player.key(event);
   });
@@ -54,20 +57,21 @@ function start() {
 }
 
 function addTab(id, text, panel, go) {
-  const tab = element("button", { type: "button", role: "tab", id: `tab-${id}`, "aria-controls": `panel-${id}`, onclick: () => go(id) }, text);
-  const section = element("section", { role: "tabpanel", id: `panel-${id}`, "aria-labelledby": `tab-${id}` }, panel);
+  const [tabId, panelId] = [`tab-${id}`, `panel-${id}`];
+  const opens = { "aria-controls": panelId, onclick: () => go(id) };
+  const tab = element("button", { type: "button", role: "tab", id: tabId, ...opens }, text);
+  const section = element("section", { role: "tabpanel", id: panelId, "aria-labelledby": tabId }, panel);
   document.getElementById("tabs").append(tab);
   document.getElementById("main").append(section);
   return {
     id,
     tab,
-    get selected() {
-      return !section.hidden;
-    },
+    selected: () => !section.hidden,
     select(chosen) {
       tab.setAttribute("aria-selected", String(chosen));
       tab.tabIndex = chosen ? 0 : -1;
       section.hidden = !chosen;
+      if (chosen) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
     },
   };
 }

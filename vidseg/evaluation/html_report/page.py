@@ -22,6 +22,7 @@ _SCRIPTS = (
     "masks.js",
     "timeline.js",
     "player.js",
+    "playback.js",
     "page.js",
 )
 

@@ -6,7 +6,7 @@ const FILTER_FROM = 13; // rows from which a table has a field to narrow it
 // bar: index of the column that is drawn as a bar, with `scale` the value of a full one.
 // name: index of the column that stays in view when the table scrolls sideways.
 function sortableTable({ label, columns, rows, bar = null, scale = 1, name = 0 }) {
-  const kinds = columns.map((_, i) => kindOf(rows.map((row) => row.cells[i])));
+  const kinds = columns.map((_, i) => kindOf(rows.map((row) => row.cells[i]), i === name));
   const formats = columns.map((_, i) => formatterOf(rows.map((row) => row.cells[i])));
   const body = element("tbody");
   const lines = rows.map((row, order) => ({ order, row, line: tableLine(row) }));
@@ -36,7 +36,8 @@ function sortableTable({ label, columns, rows, bar = null, scale = 1, name = 0 }
     const fill = element("span", { class: "fill" });
     fill.style.width = `${100 * clamp((cell ?? 0) / scale, 0, 1)}%`;
     const rail = element("span", { class: "rail", "aria-hidden": "true" }, fill);
-    return element("td", { class: "number bar" }, element("span", { class: "bar-line" }, rail, element("span", {}, shown)));
+    const line = element("span", { class: "bar-line" }, rail, element("span", {}, shown));
+    return element("td", { class: "number bar" }, line);
   }
 
   // Numbers begin with the largest, names with the first; a third click restores the order given.
@@ -94,9 +95,11 @@ function arrow() {
   return element("span", { class: "arrow", "aria-hidden": "true" });
 }
 
-function kindOf(cells) {
+// A column without any value counts as one of numbers, unless it is the one of names.
+function kindOf(cells, names) {
   const told = cells.filter((cell) => cell !== null);
-  return told.length > 0 && told.every((cell) => typeof cell === "number") ? "number" : "text";
+  const numbers = told.every((cell) => typeof cell === "number");
+  return numbers && (told.length || !names) ? "number" : "text";
 }
 
 // What is undefined comes last in either direction.

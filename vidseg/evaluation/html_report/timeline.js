@@ -10,13 +10,16 @@ function timeline(video, { truths, predictions }, calls) {
   const rows = element("div", { class: "rows" });
   for (const track of inOrder(truths, predictions)) rows.append(trackRow(track));
   const axis = frameAxis(video, length);
-  const chart = element("div", { class: "timeline" }, element("div", { class: "row axis-row" }, element("span", { class: "quiet" }, "frame"), axis), rows);
+  const head = element("div", { class: "row axis-row" }, element("span", { class: "quiet" }, "frame"), axis);
+  const chart = element("div", { class: "timeline" }, head, rows);
   chart.style.setProperty("--cell", 1 / length);
   if (length > CELLS_UP_TO) chart.classList.add("fine");
 
   function trackRow(track) {
+    const told = tellTrack(track);
     const box = element("input", {
       type: "checkbox",
+      "aria-label": told,
       checked: true,
       onchange: () => {
         track.visible = box.checked;
@@ -27,13 +30,12 @@ function timeline(video, { truths, predictions }, calls) {
     });
     boxes.set(track, box);
     const score = isNumber(track.score) ? element("span", { class: "quiet number" }, track.score.toFixed(2)) : null;
-    const told = `${track.side === "truth" ? "Truth" : "Prediction"} ${track.key}: ${track.name}`;
     const name = element("span", { class: "track-name" }, track.name);
-    const label = element("label", { title: `${told}, id ${track.id}` }, box, chip(track), name, score);
-    label.setAttribute("aria-label", told);
+    const label = element("label", { title: `${told} (${track.kind}, id ${track.id})` }, box, chip(track), name, score);
     const bar = trackBar(track, told);
     const side = track.side === "prediction" && track.partner !== null ? "row partner" : "row";
-    const row = element("div", { class: side, onpointerenter: () => calls.light(track), onpointerleave: () => calls.light(null) }, label, bar);
+    const hover = { onpointerenter: () => calls.light(track), onpointerleave: () => calls.light(null) };
+    const row = element("div", { class: side, ...hover }, label, bar);
     lines.set(track, row);
     return row;
   }
@@ -42,7 +44,7 @@ function timeline(video, { truths, predictions }, calls) {
     const bar = element("div", { class: "states", role: "img", "aria-label": `${told}. ${inWords(track.states)}` });
     for (const [state, begin, end] of runsOf(track.states)) {
       if (!(state in STATES)) continue;
-      const segment = element("span", { class: `state state-${state}` }, element("b", {}, state));
+      const segment = element("span", { class: `state state-${state}` }, letterOf(state));
       segment.style.left = `${(100 * begin) / length}%`;
       segment.style.width = `${(100 * (end - begin)) / length}%`;
       bar.append(segment);
@@ -96,6 +98,11 @@ function frameAxis(video, length) {
   return axis;
 }
 
+// What is as it should be needs no letter; it is the state without a pattern.
+function letterOf(state) {
+  return state === "f" ? "" : element("b", {}, state);
+}
+
 // "ff.m" -> [["f", 0, 2], [".", 2, 3], ["m", 3, 4]]
 function runsOf(states) {
   const runs = [];
@@ -115,12 +122,14 @@ function inWords(states) {
 
 function stateLegend() {
   const words = {
-    f: "found: truth and partner meet",
-    s: "switched: met by another track",
-    m: "missed: truth without prediction",
-    x: "false: prediction without truth",
+    f: "found",
+    s: "switched: other than before",
+    m: "missed: no prediction there",
+    x: "false: no truth there",
   };
-  const items = Object.entries(words).map(([state, text]) =>
-    element("li", {}, element("span", { class: `state state-${state}`, "aria-hidden": "true" }, element("b", {}, state)), text));
+  const items = Object.entries(words).map(([state, text]) => {
+    const swatch = element("span", { class: `state state-${state}`, "aria-hidden": "true" }, letterOf(state));
+    return element("li", {}, swatch, text);
+  });
   return element("ul", { class: "legend", "aria-label": "States" }, ...items);
 }
