@@ -219,6 +219,18 @@ def crowded() -> Payload:
     }  # fmt: skip
 
 
+def upright() -> Payload:
+    """Gives a report of a video that is higher than wide, one truth in its lower right corner."""
+    mask = np.zeros((160, 60), bool)
+    mask[120:, 40:] = True
+    truth = {**track("1", 0, "corner", [mask], range(1), "m"), "class": None}
+    video = {
+        "id": "0", "name": "tower", "width": 60, "height": 160, "length": 1,
+        "frames": [{"index": 0, "image": None}], "truth": [truth], "predictions": [],
+    }  # fmt: skip
+    return {**empty(), "title": "Upright", "videos": [video]}
+
+
 def label_maps() -> Payload:
     """Gives a report of another metric: fractions, no curves, tracks without scores."""
     video = street(images=True)

@@ -25,6 +25,7 @@ MAKERS = {
         payloads.undefined,
         payloads.crowded,
         payloads.label_maps,
+        payloads.upright,
     )
 }
 Open = Callable[..., Any]
@@ -138,7 +139,11 @@ def test_every_section_fits_and_is_legible(
     open_page: Open, name: str, width: int, scheme: str
 ) -> None:
     page = open_page(name, width, color_scheme=scheme)
-    sections = {"empty": SECTIONS[:1], "label_maps": ["overview", "videos", "player"]}
+    sections = {
+        "empty": SECTIONS[:1],
+        "label_maps": ["overview", "videos", "player"],
+        "upright": ["overview", "player"],
+    }
     tabs = page.get_by_role("tab")
     assert [tab.get_attribute("id") for tab in tabs.all()] == [
         f"tab-{section}" for section in sections.get(name, SECTIONS)
@@ -244,12 +249,62 @@ def test_pictures_lie_under_the_masks(open_page: Open) -> None:
     assert page.locator("canvas").first.evaluate(corner)[3] == 0
 
 
+def test_masks_have_the_colour_of_their_partner(open_page: Open) -> None:
+    page = open_page("ordinary", section="player/1")
+    with_numbers = canvases(page)
+    page.get_by_label("numbers").uncheck()
+    assert canvases(page) != with_numbers
+    # Of a point within both discs, one beside them, and one within the prediction of no truth.
+    read = """(canvas, points) => {
+      const {width, height} = canvas;
+      const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+      const scale = width / 160;
+      const middle = (value) => Math.floor((value + 0.5) * scale);
+      const first = ([x, y]) => 4 * (middle(y) * width + middle(x));
+      return points.map((point) => [...pixels.slice(first(point), first(point) + 4)]);
+    }"""
+    points = [[22, 40], [100, 80], [33, 75]]
+    truth, prediction = (
+        page.locator("canvas").nth(side).evaluate(read, points) for side in range(2)
+    )
+    blue = [0, 114, 178]  # the first of the palette
+    assert truth[0][:3] == prediction[0][:3] == pytest.approx(blue, abs=2)
+    assert truth[0][3] > 200
+    assert truth[1][3] == prediction[1][3] == truth[2][3] == 0
+    assert prediction[2][3] > 0
+    assert max(prediction[2][:3]) - min(prediction[2][:3]) < 20  # grey
+
+
+@pytest.mark.parametrize("width", [1280, 420])
+def test_pointer_finds_masks_of_an_upright_video(open_page: Open, width: int) -> None:
+    page = open_page("upright", width, section="player")
+    truth, prediction = (canvas.bounding_box() for canvas in page.locator("canvas").all())
+    assert truth["height"] / truth["width"] == pytest.approx(160 / 60, rel=0.02)
+    assert prediction["y"] == truth["y"]
+    for x, named in ((0.6, "1 missed"), (0.75, "Truth 1: corner, missed")):
+        page.mouse.move(truth["x"] + x * truth["width"], truth["y"] + 0.9 * truth["height"])
+        assert named in page.locator(".status").inner_text()
+
+
+@pytest.mark.parametrize(("motion", "steps"), [("no-preference", 8), ("reduce", 2)])
+def test_playing_heeds_the_wish_for_less_motion(open_page: Open, motion: str, steps: int) -> None:
+    page = open_page("ordinary", section="player/1", reduced_motion=motion)
+    page.clock.install()
+    page.reload()
+    page.get_by_role("button", name="Play", exact=True).click()
+    assert page.locator(".status").get_attribute("aria-live") == "off"
+    page.clock.run_for(1010)
+    assert frame(page) == f"frame {2 * steps}"
+    page.get_by_role("button", name="Pause").click()
+    page.clock.run_for(1010)
+    assert frame(page) == f"frame {2 * steps}"
+
+
 def test_timeline_jumps(open_page: Open) -> None:
     page = open_page("ordinary", section="player/1")
     bar = page.locator(".states").first
     assert "switched in 6 frames, missed in 4 frames" in bar.get_attribute("aria-label")
-    states = bar.locator(".state").all_inner_texts()
-    assert states == ["f", "s", "f", "m", "f"]
+    assert bar.locator(".state").all_inner_texts() == ["", "s", "", "m", ""]
     width = bar.bounding_box()["width"]
     bar.click(position={"x": width * 8.5 / 24, "y": 5})
     assert frame(page) == "frame 8"
@@ -261,7 +316,7 @@ def test_timeline_jumps(open_page: Open) -> None:
 def test_tracks_are_toggled_and_named(open_page: Open) -> None:
     page = open_page("ordinary", section="player/1")
     truth, prediction = canvases(page)
-    boxes = page.get_by_role("checkbox")
+    boxes = page.locator(".timeline").get_by_role("checkbox")
     boxes.first.uncheck()
     without = canvases(page)
     assert without[0] != truth
