@@ -211,6 +211,7 @@ def test_ranking_opens_the_player(open_page: Open) -> None:
     assert page.locator("#tab-player").get_attribute("aria-selected") == "true"
     assert page.locator("#player-video").input_value() == "1"
     assert page.url.endswith("#player/1")
+    assert page.evaluate("document.activeElement.id") == "panel-player"
     page.go_back()
     assert page.locator("#panel-videos").is_visible()
 

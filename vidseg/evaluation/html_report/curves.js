@@ -89,7 +89,9 @@ function curvePlot(pointed) {
   function draw() {
     const size = { width: drawing.clientWidth, height: drawing.clientHeight };
     if (!size.width) return; // in a section that is not open
-    drawing.replaceChildren(...axes(size), ...curves.map((curve, i) => curveLine(curve, i, size)), marks);
+    const lines = curves.map((curve, i) => curveLine(curve, i, size));
+    const note = curves.some((curve) => curve.precision.some(isNumber)) ? "" : undefinedNote(size);
+    drawing.replaceChildren(...axes(size), ...lines, marks, note);
     mark(marked);
   }
 
@@ -145,6 +147,11 @@ function axes(size) {
     text("precision %", { x: 0, y: 0, transform: turned }),
   ];
   return [...parts, ...names];
+}
+
+function undefinedNote(size) {
+  const place = { x: across(50, size), y: down(50, size), "text-anchor": "middle", class: "undefined" };
+  return svg("text", place, "not defined: no truth");
 }
 
 // Where precision is undefined the line is broken.

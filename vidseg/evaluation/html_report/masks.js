@@ -15,7 +15,7 @@ const PATTERNS = [
 const STRANGER = { colour: [140, 145, 152], pattern: (x, y) => (x + y) % 8 < 2 || Math.abs(x - y) % 8 < 2 };
 const STATES = { f: "found", s: "switched", m: "missed", x: "false" };
 const CANVAS_WIDTH = 720; // pixels to which small masks are enlarged
-const KEY_SIZE = 11; // of the type, in pixels of the page whatever the size of the canvas
+const KEY_SIZES = [7.5, 11]; // smallest and largest type of a key, in pixels of the page
 
 // Truths are numbered; a prediction has number and colour of its partner, with a letter from the
 // second on (1, 1b, 1c); predictions without partner are x1, x2, ...
@@ -128,7 +128,8 @@ function paint(canvas, video, tracks, owners, { picture, lit, keys }) {
 
 function drawKey(context, { key, colour }, x, y) {
   const { width, height } = context.canvas;
-  const size = (KEY_SIZE * width) / (context.canvas.clientWidth || width);
+  const onPage = context.canvas.clientWidth || width;
+  const size = (clamp(onPage / 42, ...KEY_SIZES) * width) / onPage;
   context.font = `600 ${size}px system-ui, sans-serif`;
   context.textAlign = "center";
   context.textBaseline = "middle";

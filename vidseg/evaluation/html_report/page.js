@@ -11,11 +11,17 @@ function start() {
   schemeSwitch(document.getElementById("scheme"));
   const percent = payload.figures[0]?.unit === "%";
   const play = (index) => go(`player/${index}`);
+  const playFromRanking = (index) => {
+    play(index);
+    document.getElementById("panel-player").focus(); // the name that was clicked is hidden now
+  };
   const player = payload.videos.length ? playerPanel(payload, play) : null;
   const tabs = [["overview", "Overview", overviewPanel(payload)]];
   if (payload.classes?.rows.length) tabs.push(["classes", "Classes", classesPanel(payload.classes, percent)]);
   if (payload.curves.length) tabs.push(["curves", "Precision–recall", curvesPanel(payload.curves)]);
-  if (payload.ranking.rows.length) tabs.push(["videos", "Videos", rankingPanel(payload.ranking, percent, play)]);
+  if (payload.ranking.rows.length) {
+    tabs.push(["videos", "Videos", rankingPanel(payload.ranking, percent, playFromRanking)]);
+  }
   if (player) tabs.push(["player", "Player", player.panel]);
   const sections = tabs.map(([id, text, panel]) => addTab(id, text, panel, go));
 
@@ -60,7 +66,7 @@ function addTab(id, text, panel, go) {
   const [tabId, panelId] = [`tab-${id}`, `panel-${id}`];
   const opens = { "aria-controls": panelId, onclick: () => go(id) };
   const tab = element("button", { type: "button", role: "tab", id: tabId, ...opens }, text);
-  const section = element("section", { role: "tabpanel", id: panelId, "aria-labelledby": tabId }, panel);
+  const section = element("section", { role: "tabpanel", id: panelId, "aria-labelledby": tabId, tabindex: -1 }, panel);
   document.getElementById("tabs").append(tab);
   document.getElementById("main").append(section);
   return {
