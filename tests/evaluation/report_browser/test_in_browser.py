@@ -246,7 +246,7 @@ def test_pictures_lie_under_the_masks(open_page: Open) -> None:
     sync_api.expect(canvas).to_be_visible()
     page.wait_for_timeout(200)
     assert canvas.evaluate(corner)[3] == 255
-    page.get_by_role("button", name="Next", exact=True).click()
+    page.get_by_role("button", name="Next video").click()
     assert page.locator("canvas").first.evaluate(corner)[3] == 0
 
 
@@ -338,6 +338,8 @@ def test_tracks_are_toggled_and_named(open_page: Open) -> None:
     assert page.locator(".status").inner_text() == "Truth 1: person 1, found"
     boxes.nth(1).focus()
     assert page.locator(".status").inner_text() == "Prediction 1: person, score 0.91, found"
+    crowd = page.locator(".states").nth(5)
+    assert crowd.get_attribute("aria-label") == "Truth 3: person 3 (crowd). not counted"
     chips = page.locator(".chip")
     assert chips.all_inner_texts() == ["1", "1", "1b", "2", "2", "3", "x1"]
     colours = chips.evaluate_all("all => all.map(e => e.style.backgroundColor)")
@@ -358,3 +360,15 @@ def test_scheme_and_keys_of_the_tabs(open_page: Open) -> None:
     assert page.evaluate("document.activeElement.id") == "tab-classes"
     page.keyboard.press("End")
     assert page.locator("#panel-player").is_visible()
+
+
+def test_links_that_name_no_section_change_nothing(open_page: Open) -> None:
+    page = open_page("ordinary", section="elsewhere")
+    assert page.locator("main > section:visible").get_attribute("id") == "panel-overview"
+    page.locator("#tab-videos").click()
+    skip = page.get_by_role("link", name="Skip to content")
+    skip.focus()
+    assert skip.bounding_box()["x"] >= 0
+    skip.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    assert page.locator("main > section:visible").get_attribute("id") == "panel-videos"

@@ -50,6 +50,11 @@ function tellTrack(track) {
   return `${track.side === "truth" ? "Truth" : "Prediction"} ${track.key}: ${track.name}`;
 }
 
+// What became of a track in a frame of the video; of crowds nothing is counted.
+function stateIn(track, frame) {
+  return STATES[track.states[frame]] ?? (track.crowd ? "not counted" : "absent");
+}
+
 function looks(index) {
   const round = Math.floor(index / PALETTE.length);
   return { colour: PALETTE[index % PALETTE.length], pattern: PATTERNS[round % PATTERNS.length] };
@@ -154,8 +159,10 @@ function canvasSide(title, video, tracks, light) {
     width: video.width * scale,
     height: video.height * scale,
     role: "img",
+    onpointerdown: (event) => light(trackAt(event)),
     onpointermove: (event) => light(trackAt(event)),
-    onpointerleave: () => light(null),
+    // A finger that is lifted leaves, too, but what it pointed at stays named.
+    onpointerleave: (event) => event.pointerType === "mouse" && light(null),
   });
   let owners = null;
 

@@ -30,12 +30,13 @@ function start() {
     follow(); // at once: the event comes later, and not at all for the same address
   }
 
-  // The part behind # tells section and video, so that the browser's back button works.
+  // The part behind # tells section and video, so that the browser's back button works; what is no
+  // section, such as the link past the head, changes nothing.
+  let current = "overview";
   function follow() {
     const [id, index] = location.hash.slice(1).split("/");
     const known = sections.some((section) => section.id === id);
-    if (!known && location.hash) return;
-    const current = known ? id : "overview";
+    if (known || !location.hash) current = known ? id : "overview";
     for (const section of sections) section.select(section.id === current);
     if (current !== "player") return player?.stop();
     const wanted = Number.parseInt(index ?? player.opened(), 10) || 0;

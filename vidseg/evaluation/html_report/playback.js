@@ -138,10 +138,10 @@ class Playback {
   }
 
   #tellLit() {
-    const { score, states } = this.#lit;
+    const { score } = this.#lit;
     const parts = [tellTrack(this.#lit)];
     if (isNumber(score)) parts.push(`score ${score.toFixed(2)}`);
-    if (this.#frame) parts.push(STATES[states[this.#frame.index]] ?? "absent");
+    if (this.#frame) parts.push(stateIn(this.#lit, this.#frame.index));
     return parts.join(", ");
   }
 

@@ -31,8 +31,8 @@ function playerPanel({ videos, ranking, classNames }, chosen) {
   const tools = element("div", { class: "tools" },
     element("label", { for: "player-video" }, "Video"),
     choice,
-    wordButton("Previous", turn(-1), single),
-    wordButton("Next", turn(1), single),
+    wordButton("Previous video", turn(-1), single),
+    wordButton("Next video", turn(1), single),
   );
   return {
     panel: element("div", { class: "stack player" }, tools, stage),

@@ -41,7 +41,7 @@ function timeline(video, { truths, predictions }, calls) {
   }
 
   function trackBar(track, told) {
-    const bar = element("div", { class: "states", role: "img", "aria-label": `${told}. ${inWords(track.states)}` });
+    const bar = element("div", { class: "states", role: "img", "aria-label": `${told}. ${inWords(track)}` });
     for (const [state, begin, end] of runsOf(track.states)) {
       if (!(state in STATES)) continue;
       const segment = element("span", { class: `state state-${state}` }, letterOf(state));
@@ -56,7 +56,7 @@ function timeline(video, { truths, predictions }, calls) {
     bar.addEventListener("click", (event) => calls.jump(frameAt(event)));
     bar.addEventListener("pointermove", (event) => {
       const frame = frameAt(event);
-      calls.tell(`${told}, frame ${frame}: ${STATES[track.states[frame]] ?? "absent"}`);
+      calls.tell(`${told}, frame ${frame}: ${stateIn(track, frame)}`);
     });
     return bar;
   }
@@ -114,10 +114,10 @@ function runsOf(states) {
   return runs;
 }
 
-function inWords(states) {
+function inWords({ states, crowd }) {
   const counts = Object.entries(STATES).map(([state, word]) => [states.split(state).length - 1, word]);
   const told = counts.filter(([count]) => count).map(([count, word]) => `${word} in ${plural(count, "frame")}`);
-  return told.length ? told.join(", ") : "absent throughout";
+  return told.length ? told.join(", ") : crowd ? "not counted" : "absent throughout";
 }
 
 function stateLegend() {
