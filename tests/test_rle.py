@@ -122,12 +122,12 @@ def test_runs_of_encoded_masks_cover_them(density: float) -> None:
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        (b"", "covers 0 pixels, its size 20"),
-        (b"4", "covers 4 pixels"),
-        (b"4N", "negative"),
-        (b"4P", "cut off"),
-        (b"4 ", "characters"),
-        (b"P" * 12 + b"0", "too large"),
+        (b"", "stop inside a number"),
+        (b"4", "cover 4 pixels"),
+        (b"4N", "cover 2 pixels"),
+        (b"4P", "stop inside a number"),
+        (b"4 ", "character that no RLE has"),
+        (b"P" * 12 + b"0", "too long"),
     ],
 )
 def test_runs_that_do_not_cover_are_refused(counts: bytes, message: str) -> None:

@@ -19,6 +19,7 @@ FLOORS = {
     "vidseg.collectives": 0.1,
     "vidseg.assignment": 0.1,
     "vidseg.host_memory": 0.1,
+    "vidseg.mask_runs": 0.1,
     "vidseg.rle": 1.0,
     "vidseg.layers": 1.0,
     "vidseg.registry": 1.0,

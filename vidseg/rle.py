@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from .mask_runs import read_areas
+
 __all__ = [
     "RLE",
     "area",
@@ -196,12 +198,8 @@ def require_cover(rle: RLE | None) -> None:
     """
     if rle is None:
         return
-    runs = _decompress(rle["counts"])
-    height, width = rle["size"]
-    if runs.size and runs.min() < 0:
-        raise ValueError("counts has a run of a negative length")
-    if runs.sum() != height * width:
-        raise ValueError(f"counts covers {runs.sum()} pixels, its size {height * width}")
+    sides = np.array(rle["size"], dtype=np.int64)
+    read_areas([rle["counts"]], sides[:1], sides[1:])
 
 
 def to_text(rle: RLE | None) -> dict[str, Any] | None:
@@ -211,37 +209,6 @@ def to_text(rle: RLE | None) -> dict[str, Any] | None:
     counts = rle["counts"]
     text = counts.decode("ascii") if isinstance(counts, bytes) else counts
     return {"size": [int(rle["size"][0]), int(rle["size"][1])], "counts": text}
-
-
-def _decompress(counts: bytes) -> np.ndarray:
-    """Gives the lengths of the runs, int64.
-
-    A number takes one character or more, 5 bits each, the lowest first, bit 6 set where more
-    follow; the highest bit of the last is the sign. From the fourth on, it is the difference to
-    the run two before.
-
-    Raises:
-        ValueError: if a character or the end is not possible.
-    """
-    codes = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
-    if codes.size == 0:
-        return codes
-    if codes.min() < 0 or codes.max() > 63:
-        raise ValueError("counts has characters that no RLE has")
-    is_last = codes & 32 == 0
-    if not is_last[-1]:
-        raise ValueError("counts is cut off")
-    ends = np.flatnonzero(is_last)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if lengths.max() > 8:
-        raise ValueError("counts has a number that is too large")
-    place = np.arange(len(codes)) - np.repeat(starts, lengths)
-    runs = np.add.reduceat((codes & 31) << (5 * place), starts)
-    runs -= np.where(codes[ends] & 16, np.int64(1) << (5 * lengths), 0)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return runs
 
 
 def _compress(rle: dict[str, Any]) -> RLE:

@@ -99,6 +99,14 @@ _WRONG_SIZE = {"size": [5, 5], "counts": "P1"}
             _set("annotations", 0, "segmentations", 2, to=_WRONG_SIZE),
             r"annotation 1, segmentations\[2\] has size \[5, 5\], but the video is 24 high",
         ),
+        (
+            _set("annotations", 0, "segmentations", 2, to={"size": [24, 32], "counts": "P1"}),
+            r"annotation 1, video 4, frame 2: an RLE is damaged: its runs cover 32 pixels",
+        ),
+        (
+            _set("annotations", 0, "segmentations", 1, to={"size": [24, 32], "counts": [5, 4]}),
+            "annotation 1, video 4, frame 1 cannot be read: an uncompressed RLE covers 9 pixels",
+        ),
         (_set("annotations", 0, "segmentations", 0, to="x"), "neither an RLE .* nor a list"),
         (
             _set("annotations", 0, "segmentations", 0, "size", to=None),
@@ -199,6 +207,10 @@ def test_coco_file(coco: tuple[Path, dict[str, Any]]) -> None:
         (
             _set("annotations", 0, "segmentation", to=_WRONG_SIZE),
             r"annotation 1, segmentation has size \[5, 5\], but the image is 10 high and 20 wide",
+        ),
+        (
+            _set("annotations", 0, "segmentation", to={"size": [10, 20], "counts": "P1"}),
+            "instances.json: annotation 1, image 5: an RLE is damaged",
         ),
     ],
 )

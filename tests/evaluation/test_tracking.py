@@ -186,15 +186,14 @@ def test_nothing_found_and_nothing_annotated() -> None:
 @pytest.mark.parametrize(
     ("results", "message"),
     [
-        (found_of(SQUARE, length=3), "a track has 3 masks, the video 2 frames"),
-        (found_of({"size": [2, 2], "counts": "04"}), "2x2 and 4x4 pixels"),
-        (found_of({"size": [4, 4], "counts": "04"}), "an RLE is damaged"),
+        (found_of(SQUARE, length=3), "entry 0, video 1: a track has 3 masks, the video 2 frames"),
+        (found_of({"size": [2, 2], "counts": "04"}), "video 1: masks of 2x2 and 4x4 pixels"),
+        (found_of({"size": [4, 4], "counts": "04"}), "entry 0, video 1, frame 0: an RLE is damag"),
     ],
 )
 def test_masks_that_do_not_fit(results: list[Any], message: str) -> None:
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(DataError, match=f"the results(:|,) {message}"):
         score_tracking(truth_of(SQUARE), results)
-    assert "the results, video 1" in str(caught.value)
 
 
 def random_sequence(seed: int) -> TrackedSequence:

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vidseg.errors import DataError
 from vidseg.files import read_json
-from vidseg.rle import MIN_POLYGON_NUMBERS
+from vidseg.mask_runs import MaskError, read_areas
+from vidseg.rle import MIN_POLYGON_NUMBERS, from_text
 
 from .catalog import Record, Records
 
@@ -77,6 +80,7 @@ def load_records(
     if annotated:
         labels = {category: label for label, category in enumerate(category_ids)}
         _add_annotations(form, content, records, labels, path)
+        _check_runs(form, records, path)
     with _told(f"{path}: {form.item}s"):
         ordered = [records[key] for key in sorted(records)]
     damaged = _missing_frames(form, ordered, Path(image_root), path)
@@ -212,6 +216,39 @@ def _clean_segmentation(segmentation: Any, record: Record, where: str, item: str
             f"{where} has size {list(size)}, but the {item} is {height} high and {width} wide"
         )
     return segmentation
+
+
+def _check_runs(form: Form, records: dict[Any, Record], path: Path) -> None:
+    """Refuses an RLE whose runs do not cover its size, of which decoding may make anything."""
+    texts: list[str] = []
+    places: list[tuple[Record, int, dict[str, Any]]] = []
+    numbers = []  # of texts, by record
+    for record in records.values():
+        known = len(texts)
+        for frame, items in enumerate(record["annotations"]):
+            for item in items:
+                mask = item["segmentation"]
+                if type(mask) is dict and type(mask["counts"]) is str:
+                    texts.append(mask["counts"])
+                    places.append((record, frame, item))
+                elif type(mask) is dict:
+                    with _told(_place_of(form, (record, frame, item), path)):
+                        from_text(mask)
+        numbers.append(len(texts) - known)
+    heights, widths = (
+        np.repeat([record[side] for record in records.values()], numbers)
+        for side in ("height", "width")
+    )
+    try:
+        read_areas(texts, heights, widths)
+    except MaskError as error:
+        raise DataError(f"{_place_of(form, places[error.index], path)}: {error}") from None
+
+
+def _place_of(form: Form, place: tuple[Record, int, dict[str, Any]], path: Path) -> str:
+    record, frame, item = place
+    where = f"{path}: annotation {item['id']}, {form.item} {record['video_id']}"
+    return f"{where}, frame {frame}" if form.item == "video" else where
 
 
 def _is_polygon(polygon: Any) -> bool:

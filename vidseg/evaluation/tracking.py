@@ -32,6 +32,7 @@ from .tracking_metrics import (
 from .tube_iou import Tubes
 from .ytvis import ALL_CLASSES
 from .ytvis_files import GroundTruth, Track, load_ground_truth, load_results
+from .ytvis_groups import measure_masks
 
 __all__ = ["HEADLINE", "PLAIN", "TrackingScores", "score_tracking"]
 
@@ -153,17 +154,19 @@ def _sequence(
     strict: bool,
 ) -> TrackedSequence:
     """Compares the masks of two lists of tracks of one video."""
-    places = [f"{name}, video {video_id!r}" for name in (truth.name, source)]
     length = truth.video_lengths.get(video_id)
     if length is None:
         length = max((len(track.masks) for track in annotated + found), default=0)
     sides = []
-    for place, tracks in zip(places, (annotated, found), strict=True):
-        longest = max((len(track.masks) for track in tracks), default=0)
-        if longest > length:
-            raise DataError(f"{place}: a track has {longest} masks, the video {length} frames")
+    for tracks in (annotated, found):
+        for track in tracks:
+            if len(track.masks) > length:
+                raise DataError(
+                    f"{track.where}, video {video_id!r}: a track has {len(track.masks)} masks, the "
+                    f"video {length} frames"
+                )
         try:
-            tubes = Tubes.from_masks([track.masks for track in tracks], lambda _: place)  # noqa: B023
+            tubes = measure_masks(tracks)
         except ValueError as error:
             raise DataError(str(error)) from None
         sides.append((tubes, _visible(tubes, length, strict=strict)))
@@ -172,8 +175,8 @@ def _sequence(
     if len(sizes) > 1:
         named = " and ".join(f"{size >> 32}x{size & 0xFFFFFFFF}" for size in sizes[:2].tolist())
         raise DataError(
-            f"{places[1]}: masks of {named} pixels (height x width) in one video cannot be "
-            "compared; predict at the size of the video"
+            f"{source}, video {video_id!r}: masks of {named} pixels (height x width) in one video "
+            "cannot be compared; predict at the size of the video"
         )
     (rows, in_truth), (columns, in_found) = sides
     overlaps = np.zeros((length, len(annotated), len(found)))

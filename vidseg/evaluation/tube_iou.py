@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from vidseg import rle as rle_ops
+from vidseg.mask_runs import MaskError, MaskRuns, read_areas, read_runs
 from vidseg.rle import RLE
 
-from .mask_runs import MaskError, MaskRuns, read_areas, read_runs
 
 __all__ = ["Tubes", "pair_ious", "tube_ious"]
 
@@ -86,7 +86,7 @@ class Tubes:
             if is_compared:
                 runs = read_runs(texts, heights, widths, frames[places])
             else:
-                runs = MaskRuns.without_bounds(read_areas(texts))
+                runs = MaskRuns.without_bounds(read_areas(texts, heights, widths))
         except MaskError as error:
             place = places[error.index]
             track = int(np.searchsorted(starts + lengths, place, side="right"))

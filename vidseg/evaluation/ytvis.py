@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from vidseg.errors import DataError
+from vidseg.mask_runs import ranks_in_groups
 
 from .ytvis_files import GroundTruth, Track, load_ground_truth, load_results
-from .ytvis_groups import GroupedTracks, measure_tracks, pairs_in_groups
+from .ytvis_groups import GroupedTracks, check_masks, measure_tracks, pairs_in_groups
 from .ytvis_matching import (
     AREA_RANGES,
     DETECTION_LIMITS,
@@ -34,7 +35,6 @@ from .ytvis_matching import (
     Ranges,
     accumulate,
     match_tracks,
-    ranks_in_groups,
 )
 
 __all__ = ["METRICS", "OVIS_METRICS", "Metric", "YTVISScores", "evaluate_ytvis", "score_ytvis"]
@@ -247,7 +247,7 @@ def _score_classes(
     """
     videos = {video: number for number, video in enumerate(truth.video_ids)}
     known = [track for track in truth.tracks if track.category_id in classes]
-    theirs = GroupedTracks(known, videos, classes, "the ground truth")
+    theirs = GroupedTracks(known, videos, classes)
     # classes without any ground truth are undefined whatever was predicted
     annotated = {track.category_id for track in theirs.tracks}
     annotated = {key for key in classes if classes[key] in {classes[one] for one in annotated}}
@@ -255,12 +255,13 @@ def _score_classes(
         [track for track in predictions if track.category_id in annotated],
         videos,
         classes,
-        "the results",
         limit=DETECTION_LIMITS[-1],
     )
     pairs = pairs_in_groups(ours.groups, theirs.groups)
     try:
         areas, ious = measure_tracks(ours, theirs, pairs)
+        looked_at = {id(track) for track in (*ours.tracks, *theirs.tracks)}
+        check_masks([t for t in (*truth.tracks, *predictions) if id(t) not in looked_at])
     except ValueError as error:
         raise DataError(str(error)) from None
     ignored = ranges.ignored(

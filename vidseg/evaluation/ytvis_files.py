@@ -40,6 +40,7 @@ class Track:
         occlusion: OVIS occlusion score in [0, 1].
         has_occlusion: whether any frame says how occluded the track is.
         id: annotation id.
+        where: file and place in it, for messages.
     """
 
     video_id: Any
@@ -51,6 +52,7 @@ class Track:
     occlusion: float = 0.0
     has_occlusion: bool = False
     id: Any = None
+    where: str = ""
 
 
 @dataclass
@@ -145,7 +147,7 @@ def load_results(
         if not is_known:
             continue
         where = f"{name}: entry {index}"
-        track = Track(video_id, category_id, _predicted_masks(segmentations, where))
+        track = Track(video_id, category_id, _predicted_masks(segmentations, where), where=where)
         track.score = _score(score, where)
         tracks.append(track)
     return tracks
@@ -209,6 +211,7 @@ def _read_annotation(
         occlusion=_occlusion_score(levels, where),
         has_occlusion=any(levels or ()),
         id=annotation.get("id"),
+        where=where,
     )
 
 

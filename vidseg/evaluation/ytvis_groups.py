@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from vidseg.mask_runs import ranks_in_groups
+
 from .tube_iou import Tubes, pair_ious
 from .ytvis_files import Track
-from .ytvis_matching import IOU_THRESHOLDS, ranks_in_groups
+from .ytvis_matching import IOU_THRESHOLDS
 
-__all__ = ["GroupedTracks", "measure_tracks", "pairs_in_groups"]
+__all__ = ["GroupedTracks", "check_masks", "measure_masks", "measure_tracks", "pairs_in_groups"]
 
 MEASURED_MASKS = 1 << 13  # predicted masks that are read together
 
@@ -32,7 +34,6 @@ class GroupedTracks:
         tracks: of known videos and classes.
         videos: video id -> number.
         classes: category id -> class.
-        source: name of the file, for messages.
         limit: how many tracks of a group are kept.
     """
 
@@ -41,7 +42,6 @@ class GroupedTracks:
         tracks: Sequence[Track],
         videos: Mapping[Any, int],
         classes: Mapping[Any, int],
-        source: str,
         *,
         limit: int | None = None,
     ) -> None:
@@ -55,23 +55,38 @@ class GroupedTracks:
             order = order[ranks_in_groups(groups[order]) < limit]
         self.groups = groups[order]
         self.tracks = [tracks[index] for index in order.tolist()]
-        self._source = source
 
     def parts(self, places: np.ndarray) -> list[np.ndarray]:
         """Splits the places of some tracks so that no part has many more masks than it should."""
-        num_masks = np.cumsum([len(self.tracks[place].masks) for place in places])
-        cuts = np.flatnonzero(np.diff(num_masks // MEASURED_MASKS)) + 1
-        return np.split(places, cuts) if len(places) else []
+        return _parts(self.tracks, places)
 
     def tubes(self, places: np.ndarray, *, is_compared: bool = True) -> Tubes:
         """Measures the masks of some tracks."""
         chosen = [self.tracks[place] for place in places]
-        source = self._source
-        return Tubes.from_masks(
-            [track.masks for track in chosen],
-            lambda index: f"{source}, video {chosen[index].video_id!r}",
-            is_compared=is_compared,
-        )
+        return measure_masks(chosen, is_compared=is_compared)
+
+
+def check_masks(tracks: Sequence[Track]) -> None:
+    """Checks the masks of tracks that nothing is measured of.
+
+    Raises:
+        ValueError: see ``measure_masks``.
+    """
+    for part in _parts(tracks, np.arange(len(tracks))):
+        measure_masks([tracks[place] for place in part], is_compared=False)
+
+
+def measure_masks(tracks: Sequence[Track], *, is_compared: bool = True) -> Tubes:
+    """Measures the masks of tracks, see ``Tubes``.
+
+    Raises:
+        ValueError: if a mask is damaged; names file, track, video and frame.
+    """
+    return Tubes.from_masks(
+        [track.masks for track in tracks],
+        lambda index: f"{tracks[index].where}, video {tracks[index].video_id!r}",
+        is_compared=is_compared,
+    )
 
 
 def pairs_in_groups(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -86,7 +101,13 @@ def pairs_in_groups(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
 def measure_tracks(
     ours: GroupedTracks, theirs: GroupedTracks, pairs: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gives the mean areas of N predictions, ``(N,)``, and the IoUs of the pairs, ``(P,)``."""
+    """Gives the mean areas of N predictions, ``(N,)``, and the IoUs of the pairs, ``(P,)``.
+
+    All masks are looked at, even those of annotated tracks that nothing is compared with.
+
+    Raises:
+        ValueError: see ``measure_masks``.
+    """
     areas, ious = np.zeros(len(ours.tracks)), np.zeros(pairs.shape[1])
     alone = np.setdiff1d(np.arange(len(areas)), pairs[0])
     for part in ours.parts(alone):
@@ -98,4 +119,12 @@ def measure_tracks(
         mine, others = ours.tubes(part), theirs.tubes(compared)
         areas[part] = mine.mean_areas()
         ious[inside] = pair_ious(mine, others, rows, places, min_iou=IOU_THRESHOLDS[0])
+    for part in theirs.parts(np.setdiff1d(np.arange(len(theirs.tracks)), pairs[1])):
+        theirs.tubes(part, is_compared=False)
     return areas, ious
+
+
+def _parts(tracks: Sequence[Track], places: np.ndarray) -> list[np.ndarray]:
+    num_masks = np.cumsum([len(tracks[place].masks) for place in places])
+    cuts = np.flatnonzero(np.diff(num_masks // MEASURED_MASKS)) + 1
+    return np.split(places, cuts) if len(places) else []

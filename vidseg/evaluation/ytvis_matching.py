@@ -11,6 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from vidseg.mask_runs import ranks_in_groups
+
 __all__ = [
     "AREA_RANGES",
     "DETECTION_LIMITS",
@@ -21,7 +23,6 @@ __all__ = [
     "Ranges",
     "accumulate",
     "match_tracks",
-    "ranks_in_groups",
 ]
 
 # linspace, not arange: its values differ in the last bit, which decides exact hits such as 0.95
@@ -242,13 +243,6 @@ def _choose(
         best[row] = np.where(better, iou, best[row])
         has_counted[row] |= better & counted
     return chosen
-
-
-def ranks_in_groups(groups: np.ndarray) -> np.ndarray:
-    """Numbers the members of each group from 0; groups are contiguous, int64 ``(N,)``."""
-    first = np.flatnonzero(np.diff(groups, prepend=-1))
-    lengths = np.diff(first, append=len(groups))
-    return np.arange(len(groups)) - np.repeat(first, lengths)
 
 
 def _outside(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from vidseg import rle
-from vidseg.evaluation import mask_runs
-from vidseg.evaluation.mask_runs import FRAME_BITS, MaskError, read_areas, read_runs
+from vidseg import mask_runs, rle
+from vidseg.mask_runs import FRAME_BITS, MaskError, read_areas, read_runs
 
 
 def to_text(numbers: list[int]) -> str:
@@ -37,7 +36,7 @@ def test_runs_and_areas_are_those_of_the_pixels(
     frames = [*range(9), *range(11)]
     runs = read(texts, 300, 200, frames)
     np.testing.assert_array_equal(runs.areas, masks.sum(axis=(1, 2)))
-    np.testing.assert_array_equal(read_areas(texts), runs.areas)
+    np.testing.assert_array_equal(read_areas(texts, np.full(20, 300), np.full(20, 200)), runs.areas)
     assert (np.diff(runs.starts) % 2 == 0).all()
     assert runs.starts[-1] == len(runs.bounds)
     for index, mask in enumerate(masks):
@@ -58,7 +57,7 @@ def test_long_runs_and_runs_without_pixels() -> None:
 
 def test_nothing_to_read() -> None:
     assert read([], 3, 4, []).starts.tolist() == [0]
-    assert read_areas([]).shape == (0,)
+    assert read_areas([], *np.zeros((2, 0), dtype=np.int64)).shape == (0,)
 
 
 DAMAGED = {
@@ -67,6 +66,7 @@ DAMAGED = {
     "cover 47 pixels, its size is \\[6, 8\\]": to_text([40, 7]),
     "a run has -5 pixels": to_text([50, 3, -5]),
     "too long": "o" * 7 + "0",
+    "a character that no RLE has": " 0",
 }
 
 
@@ -76,4 +76,7 @@ def test_damage_is_named_by_its_place(said: str, monkeypatch: pytest.MonkeyPatch
     texts = [to_text([48])] * 6 + [DAMAGED[said], to_text([48])]
     with pytest.raises(MaskError, match=f"an RLE is damaged: .*{said}") as error:
         read(texts, 6, 8, [0] * 8)
+    assert error.value.index == 6
+    with pytest.raises(MaskError, match=said) as error:
+        read_areas(texts, np.full(8, 6), np.full(8, 8))
     assert error.value.index == 6

@@ -17,14 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .ytvis_matching import ranks_in_groups
-
-__all__ = ["MaskError", "MaskRuns", "read_areas", "read_runs"]
+__all__ = ["MaskError", "MaskRuns", "ranks_in_groups", "read_areas", "read_runs"]
 
 FRAME_BITS = 40  # of a bound count pixels, those above count frames
 NEAR_MASKS = 1024  # masks read together: they stay in the cache from one look to the next
 MAX_CHARACTERS = 7  # of a number: as many as pycocotools writes for one of 32 bits
 FIRST_CODE = 48  # of the character that stands for 0
+LAST_CODE = 63  # of the characters, counted from the first
 DIGIT_BITS, DIGIT, SIGN, MORE = 5, 31, 16, 32  # what the bits of a character say
 
 
@@ -63,23 +62,24 @@ class MaskRuns:
         return cls(np.zeros(0, dtype=np.int64), np.zeros(len(areas) + 1, dtype=np.int64), areas)
 
 
-def read_areas(texts: Sequence[str | bytes]) -> np.ndarray:
-    """Reads the areas of N masks, int64 ``(N,)``; whether the runs fill the masks is not checked.
+def read_areas(texts: Sequence[str | bytes], heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """Reads the areas of N masks, int64 ``(N,)``.
 
     Args:
-        texts: ``counts`` of compressed RLEs.
+        texts: see ``read_runs``, as for the other arguments.
+        heights: see there.
+        widths: see there.
 
     Raises:
-        MaskError: if a text stops inside a number.
+        MaskError: see there.
     """
     texts = _as_str(texts)
     areas = np.zeros(len(texts), dtype=np.int64)
     for first in range(0, len(texts), NEAR_MASKS):
-        numbers, rows, padded = _read_numbers(texts[first : first + NEAR_MASKS], first)
-        ones = numbers[:, 1]
-        _undo_differences(ones, rows)
-        ones[padded] = 0
-        areas[first : first + NEAR_MASKS] = np.add.reduceat(ones, rows)
+        part = slice(first, min(first + NEAR_MASKS, len(texts)))
+        lengths, rows, padded = _read_numbers(texts[part], first)
+        _read_lengths(lengths, rows, padded)
+        areas[part] = _check(lengths, rows, heights[part], widths[part], first)
     return areas
 
 
@@ -95,7 +95,7 @@ def read_runs(
         frames: what the bounds of each mask carry as its frame, int64 ``(N,)``.
 
     Raises:
-        MaskError: if a text stops inside a number or its runs do not add up to the mask's size.
+        MaskError: if a text is none of an RLE, or its runs do not add up to the mask's size.
     """
     texts = _as_str(texts)
     # a text has at most one number per character, and may need one more for an even number of them
@@ -107,13 +107,7 @@ def read_runs(
     for first in range(0, len(texts), NEAR_MASKS):
         part = slice(first, min(first + NEAR_MASKS, len(texts)))
         lengths, rows, padded = _read_numbers(texts[part], first)
-        # the first run of 0 stands alone: the second one is not written as a difference either
-        alone = lengths[rows, 0]
-        lengths[rows, 0] = 0
-        for runs in lengths.T:
-            _undo_differences(runs, rows)
-        lengths[rows, 0] = alone
-        lengths[padded, 1] = 0
+        _read_lengths(lengths, rows, padded)
         areas[part] = _check(lengths, rows, heights[part], widths[part], first)
         # one sum over all masks, which goes from the end of each to the frame of the next
         lengths[rows, 0] += offsets[part]
@@ -122,6 +116,24 @@ def read_runs(
         np.cumsum(lengths.ravel(), out=bounds[place : place + lengths.size])
         starts[first + 1 : part.stop + 1] = place + 2 * np.append(rows[1:], len(lengths))
     return MaskRuns(bounds[: starts[-1]], starts, areas)
+
+
+def ranks_in_groups(groups: np.ndarray) -> np.ndarray:
+    """Numbers the members of each group from 0; groups are contiguous, int64 ``(N,)``."""
+    first = np.flatnonzero(np.diff(groups, prepend=-1))
+    lengths = np.diff(first, append=len(groups))
+    return np.arange(len(groups)) - np.repeat(first, lengths)
+
+
+def _read_lengths(numbers: np.ndarray, rows: np.ndarray, padded: np.ndarray) -> None:
+    """Turns numbers, as ``_read_numbers`` gives them, into the lengths that they stand for."""
+    # the first run of 0 stands alone: the second one is not written as a difference either
+    alone = numbers[rows, 0]
+    numbers[rows, 0] = 0
+    for runs in numbers.T:
+        _undo_differences(runs, rows)
+    numbers[rows, 0] = alone
+    numbers[padded, 1] = 0
 
 
 def _undo_differences(runs: np.ndarray, rows: np.ndarray) -> None:
@@ -142,13 +154,16 @@ def _read_numbers(texts: list[str], first: int) -> tuple[np.ndarray, np.ndarray,
         and the rows whose second number is not in the text, as it has an odd number of them.
 
     Raises:
-        MaskError: if a text stops inside a number, or a number is too long.
+        MaskError: if a text stops inside a number, a number is too long or a character unknown.
     """
     # the 0 after each text stays where the number of lengths would be odd without it
     codes = np.frombuffer("0".join([*texts, ""]).encode("latin-1", "replace"), dtype=np.uint8)
     codes = codes - np.uint8(FIRST_CODE)
     sizes = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     stops = np.cumsum(sizes + 1) - 1
+    if codes.max() > LAST_CODE:
+        index = first + int(np.searchsorted(stops, (codes > LAST_CODE).argmax()))
+        raise MaskError("an RLE is damaged: its counts have a character that no RLE has", index)
     is_last = (codes & MORE) == 0
     is_cut = (sizes == 0) | ~is_last[stops - 1]
     if is_cut.any():
