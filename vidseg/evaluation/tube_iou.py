@@ -23,7 +23,6 @@ from vidseg import rle as rle_ops
 from vidseg.mask_runs import MaskError, MaskRuns, read_areas, read_runs
 from vidseg.rle import RLE
 
-
 __all__ = ["Tubes", "pair_ious", "tube_ious"]
 
 MAX_PAIR_FRAMES = 1 << 16  # pair-frames looked at together; bounds the memory of the comparison
