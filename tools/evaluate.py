@@ -56,7 +56,7 @@ DAVIS_EXAMPLE = """example:
 
 Both are folders of videos, VIDEO/FRAME.png, grey levels or with a palette: 0 background, k an
 object in all frames, in annotations 255 void. Numbers need not agree: objects and predictions are
-matched, as in the unsupervised task of DAVIS.
+matched, as in the unsupervised task of DAVIS, unless --task says otherwise.
 """
 DISCOVERY_EXAMPLE = """example:
   python tools/evaluate.py discovery --gt annotations --results slots
@@ -106,8 +106,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     _add_tracking(commands)
     _add_vps(commands)
     _add_vss(commands)
-    metrics = "region and boundary (J&F) of the DAVIS unsupervised task"
-    _add_folders(_add_metric(commands, "davis", metrics, DAVIS_EXAMPLE, score_davis_files))
+    _add_davis(commands)
     metrics = "object discovery (FG-ARI, mBO, mIoU) of slots"
     discovery = _add_metric(commands, "discovery", metrics, DISCOVERY_EXAMPLE, score_slot_files)
     _add_folders(discovery)
@@ -194,6 +193,25 @@ def _add_vss(commands: Any) -> None:
     )
 
 
+def _add_davis(commands: Any) -> None:
+    metrics = "region and boundary (J&F, recall, decay) of DAVIS"
+    davis = _add_metric(commands, "davis", metrics, DAVIS_EXAMPLE, score_davis_files)
+    _add_folders(davis)
+    davis.add_argument(
+        "--task",
+        choices=["unsupervised", "semi-supervised"],
+        default="unsupervised",
+        help="match objects and predictions (default), or compare those of one number, without "
+        "first and last frame",
+    )
+    davis.add_argument(
+        "--strict",
+        action="store_true",
+        help="unsupervised: match by J and F, not by J alone, and count an object without a "
+        "prediction as found where it is absent, as DAVIS's script does",
+    )
+
+
 def _add_folders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gt", required=True, metavar="DIR", help="folder of annotated videos")
     parser.add_argument("--results", required=True, metavar="DIR", help="folder of predictions")
@@ -271,7 +289,8 @@ def score_davis_files(args: argparse.Namespace) -> int:
     """Scores segments by J&F."""
     from vidseg.evaluation.segment_files import score_region_boundary
 
-    _finish_segments(args, "davis", *score_region_boundary(args.gt, args.results))
+    scores = score_region_boundary(args.gt, args.results, task=args.task, strict=args.strict)
+    _finish_segments(args, "davis", *scores)
     return 0
 
 

@@ -132,7 +132,9 @@ def _model_shares(labels: NDArray[Any], segments: NDArray[Any]) -> list[Shares]:
     by_start = scores_by_start(labels, segments)
     for start, shares in enumerate(by_start):
         fits = region_boundary_shares(labels[start:], segments[start:])
-        shares |= {f"video/{name}": (100 * total, count) for name, (total, count) in fits.items()}
+        for name in ("J", "F", "J&F"):
+            total, count = fits[name]
+            shares[f"video/{name}"] = (100 * total, count)
         merged = merged_shares(labels[start:], segments[start:])
         shares |= {f"solv/{name}": share for name, share in merged.items()}
     return by_start

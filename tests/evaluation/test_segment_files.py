@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from math import isnan
 from pathlib import Path
 
@@ -29,11 +30,27 @@ def test_recorded_figures_of_davis(tmp_path: Path) -> None:
         write(tmp_path / name / video, arrays[key])
     expected = json.loads((GOLDEN / "davis_j_and_f" / "expected.json").read_text())
     metrics, per_video = score_region_boundary(tmp_path / "gt", tmp_path / "pred")
-    assert list(metrics) == ["J&F", "J", "F"]
+    assert list(metrics) == ["J&F", "J", "J-Recall", "J-Decay", "F", "F-Recall", "F-Decay"]
     for found, key in ((metrics, "COMBINED_SEQ"), (per_video["seq1"], "seq1")):
-        wanted = {"J&F": "J&F", "J": "J-Mean", "F": "F-Mean"}
-        for name, recorded in wanted.items():
-            assert found[name] == pytest.approx(expected[key][recorded], abs=1e-12)
+        for name, value in found.items():
+            recorded = f"{name}-Mean" if name in ("J", "F") else name
+            assert value == pytest.approx(expected[key][recorded], abs=1e-12)
+
+
+def test_semi_supervised_task_of_davis(tmp_path: Path) -> None:
+    labels = np.zeros((4, 12, 12))
+    labels[:, 2:8, 2:8], labels[:, 9:, 9:] = 3, 255
+    for name, number in (("gt", 3), ("pred", 3), ("other", 4)):
+        write(tmp_path / name / "a", np.where(labels == 3, number, labels * (name == "gt")))
+    score = partial(score_region_boundary, task="semi-supervised")
+    assert score(tmp_path / "gt", tmp_path / "pred")[0]["J&F"] == 1
+    assert score_region_boundary(tmp_path / "gt", tmp_path / "other")[0]["J&F"] == 1
+    with pytest.raises(DataError, match=r"other, video a: there is no object 4, .* unsupervised"):
+        score(tmp_path / "gt", tmp_path / "other")
+    for frame in (2, 3):
+        (tmp_path / "gt" / "a" / f"{frame:05}.png").unlink()
+    with pytest.raises(DataError, match="has an object between the first and the last frame"):
+        score(tmp_path / "gt", tmp_path / "pred")
 
 
 @pytest.mark.parametrize("case", ["no_overlap", "overlap"])

@@ -130,6 +130,7 @@ def write_labels(root: Path) -> list[object]:
     [
         ("vss", ["--num-classes", "2"], "vss/Acc", 700 / 8),
         ("davis", [], "davis/J", (100 + 0 + 200 / 3 + 0) / 4),
+        ("davis", ["--strict"], "davis/J-Recall", 100 * 2 / 4),
         ("discovery", [], "discovery/video/mBO", (100 + (50 + 200 / 3) / 2) / 2),
         ("discovery", ["--merged"], "discovery/mIoU", (100 + 100 + 50 + 200 / 3) / 4),
     ],

@@ -1,7 +1,7 @@
-"""Region and boundary scores J and F of segments that were found without being asked for.
+"""Region and boundary scores J and F of segments.
 
-Source: DAVIS, Perazzi et al. (CVPR 2016), section 4, and its unsupervised protocol for several
-objects, Caelles et al. (2019), section 3.
+Source: DAVIS, Perazzi et al. (CVPR 2016), section 4; for several objects, Pont-Tuset et al. (2017),
+section 4, and the unsupervised protocol, Caelles et al. (2019), section 3.
 
 Shapes: C objects, S segments, T frames of H x W pixels.
 """
@@ -18,16 +18,22 @@ from vidseg.assignment import linear_sum_assignment
 
 from .discovery import Share, contingency_tables
 
-__all__ = ["region_boundary_shares"]
+__all__ = ["named_region_boundary_shares", "region_boundary_shares"]
 
 _TOLERANCE = 0.008  # of the diagonal, that boundaries may lie apart
+_RECALLED = 0.5
+_BINS = 4  # of the frames, for decay
 
 Masks = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 
 def region_boundary_shares(
-    labels: NDArray[Any], segments: NDArray[Any], *, background: int | None = None
+    labels: NDArray[Any],
+    segments: NDArray[Any],
+    *,
+    background: int | None = None,
+    strict: bool = False,
 ) -> dict[str, Share]:
     """Scores the segments of a video that fit its objects best, one to one.
 
@@ -39,9 +45,13 @@ def region_boundary_shares(
             segments.
         segments: integers ``(T, H, W)`` from 0 on.
         background: a segment that stands for no object; with slots, which of them it is is unknown.
+        strict: whether to do as the script of DAVIS does: the best fit is that by J and F, not by J
+            alone, and an object that no segment is left for has 1 in frames where it is absent.
 
     Returns:
-        Fractions ``J``, ``F`` and their mean ``J&F``, each a sum over objects.
+        Fractions, each a sum over objects: ``J&F``, the mean of ``J`` and ``F``; of both also
+        ``-Recall``, the share of frames above 0.5, and ``-Decay``, by how much the mean of the
+        first quarter of the frames exceeds that of the last.
     """
     labels, segments = np.asarray(labels), np.asarray(segments)
     objects = np.unique(labels[labels > 0])
@@ -52,19 +62,75 @@ def region_boundary_shares(
     )
     union = tables.sum(2)[:, :, None] + tables.sum(1)[:, None] - tables
     regions = np.where(union > 0, tables / np.maximum(union, 1), 1.0)[:, 1:]  # (T, C, S)
-    means = regions[..., names != background].sum(0) / max(len(regions), 1)
-    names = names[names != background]
-    region = boundary = 0.0
-    for row, column in zip(*linear_sum_assignment(means, maximize=True), strict=True):
+    regions, names = regions[..., names != background], names[names != background]
+    if strict and len(names) < len(objects):  # segments without a pixel are left for the others
+        absent = np.stack([(labels != one).all((1, 2)) for one in objects], axis=1)  # (T, C)
+        missing = len(objects) - len(names)
+        regions = np.concatenate([regions, np.repeat(absent[..., None], missing, 2)], axis=2)
+        names = np.append(names, segments.max() + 1 + np.arange(missing))
+
+    def boundaries(row: int, column: int) -> Floats:
         found = (segments == names[column]) & (labels >= 0)
-        region += float(means[row, column])
-        boundary += float(_boundary_scores(found, labels == objects[row]).mean())
-    count = float(len(objects))
-    return {
-        "J": (region, count),
-        "F": (boundary, count),
-        "J&F": ((region + boundary) / 2, count),
-    }
+        return _boundary_scores(found, labels == objects[row])
+
+    fits = regions.sum(0) / max(len(regions), 1)  # (C, S)
+    if strict:
+        for row, column in np.ndindex(fits.shape):
+            fits[row, column] += boundaries(row, column).mean()
+    scores = np.zeros((2, len(objects), len(labels)))
+    for row, column in zip(*linear_sum_assignment(fits, maximize=True), strict=True):
+        scores[:, row] = regions[:, row, column], boundaries(row, column)
+    return _shares(*scores)
+
+
+def named_region_boundary_shares(labels: NDArray[Any], segments: NDArray[Any]) -> dict[str, Share]:
+    """Scores segments that bear the number of their object: the semi-supervised task of DAVIS.
+
+    The first frame was given and the last is left out, as in the published script. Void is
+    background.
+
+    Args:
+        labels: integers ``(T, H, W)``: k an object, others none.
+        segments: integers ``(T, H, W)``: k the segment of object k, 0 none.
+
+    Returns:
+        As ``region_boundary_shares``.
+
+    Raises:
+        ValueError: if a segment bears the number of no object.
+    """
+    labels, segments = np.asarray(labels), np.asarray(segments)
+    objects = np.unique(labels[labels > 0])
+    unknown = np.setdiff1d(segments, [0, *objects])
+    if len(unknown):
+        raise ValueError(f"there is no object {unknown[0]}, which a prediction has")
+    scores = np.zeros((2, len(objects), max(0, len(labels) - 2)))
+    for row, number in enumerate(objects if scores.size else ()):
+        truth, found = labels[1:-1] == number, segments[1:-1] == number
+        union = (truth | found).sum((1, 2))
+        regions = np.where(union > 0, (truth & found).sum((1, 2)) / np.maximum(union, 1), 1.0)
+        scores[:, row] = regions, _boundary_scores(found, truth)
+    return _shares(*scores)
+
+
+def _shares(regions: Floats, boundaries: Floats) -> dict[str, Share]:
+    """Sums up over objects, from scores ``(C, T)``; without a frame there is no object."""
+    count = float(len(regions)) if regions.size else 0.0
+    shares: dict[str, Share] = {"J&F": (0.0, count)}
+    for name, scores in (("J", regions), ("F", boundaries)):
+        length = max(scores.shape[1], 1)
+        shares[name] = (float(scores.sum() / length), count)
+        shares[f"{name}-Recall"] = (float((scores > _RECALLED).sum() / length), count)
+        shares[f"{name}-Decay"] = (float(sum(map(_decay, scores if count else ()))), count)
+    return shares | {"J&F": ((shares["J"][0] + shares["F"][0]) / 2, count)}
+
+
+def _decay(scores: Floats) -> float:
+    """Gives the mean of the first bin of frames less that of the last; bins share their ends."""
+    # What is halfway is rounded up. The published script keeps these in a byte: past 256 frames
+    # its bins are wrong.
+    ends = np.round(np.linspace(1, len(scores), _BINS + 1) + 1e-10).astype(int) - 1
+    return float(scores[: ends[1] + 1].mean() - scores[ends[-2] :].mean())
 
 
 def _boundary_scores(found: Masks, truth: Masks) -> Floats:
