@@ -12,9 +12,10 @@ import pytest
 
 from vidseg.config import get_cfg
 from vidseg.engine.data_checks import check_test_folders
-from vidseg.engine.evaluate import check_expected, flatten, format_table, inference_dir
+from vidseg.engine.evaluate import check_expected, flatten, inference_dir
 from vidseg.engine.evaluation_hooks import find_metric
 from vidseg.engine.report import log_to
+from vidseg.engine.results_table import format_table
 from vidseg.engine.scalars import ScalarHistory
 from vidseg.engine.writers import JsonLinesWriter, TensorBoardWriter, open_all
 from vidseg.errors import ConfigError, UserError

@@ -186,6 +186,11 @@ def test_eval_only(config: Path, tmp_path: Path) -> None:
     other = tmp_path / "elsewhere"
     assert run(config, "MODEL.WEIGHTS", final, "OUTPUT_DIR", other, eval_only=True) == 0
     assert (other / "inference" / "data_instances" / "results.json").is_file()
+    # Whatever the evaluator itself logs: the command ends with its figures.
+    logged = (other / "log.txt").read_text().rpartition("results on ")[2]
+    head, _, row = (line.split() for line in logged.splitlines()[1:4])
+    assert head[1::2] == ["run", "AP", "AP50", "AP75", "AR1", "AR10"]
+    assert row[1] == "toy"
 
 
 def test_eval_only_needs_all_parts(config: Path, tmp_path: Path) -> None:

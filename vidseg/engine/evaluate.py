@@ -8,7 +8,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,6 @@ __all__ = [
     "evaluate_model",
     "flatten",
     "forget_videos",
-    "format_table",
     "inference_dir",
     "is_incomplete",
 ]
@@ -182,27 +181,6 @@ def flatten(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-def format_table(
-    rows: Mapping[str, Mapping[str, float]], headline: Sequence[str] = Evaluator.headline
-) -> str:
-    """Formats the main metrics of one or several runs.
-
-    Args:
-        rows: label of the run to its flat metrics.
-        headline: which metrics these are, see ``Evaluator``.
-    """
-    from tabulate import tabulate
-
-    columns = _columns(list(rows.values()), headline)
-    labelled = any(rows)
-    header = ["run"] * labelled + _titles(columns)
-    body = [
-        [label] * labelled + [_cell(metrics.get(name)) for name in columns]
-        for label, metrics in rows.items()
-    ]
-    return str(tabulate(body, header, tablefmt="pipe", disable_numparse=True, stralign="right"))
-
-
 def check_expected(cfg: CfgNode, metrics: Mapping[str, Mapping[str, float]]) -> None:
     """Compares results with ``TEST.EXPECTED_RESULTS``: ``[task, metric, value, tolerance]`` each.
 
@@ -223,27 +201,6 @@ def check_expected(cfg: CfgNode, metrics: Mapping[str, Mapping[str, float]]) -> 
                 )
                 error.exit_code = 1
                 raise error
-
-
-def _columns(rows: Sequence[Mapping[str, float]], headline: Sequence[str]) -> list[str]:
-    """Picks the headline metrics if there are any, else whatever there is."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    picked = [name for wanted in headline for name in names if f"/{name}".endswith(f"/{wanted}")]
-    return list(dict.fromkeys(picked)) or names[:8]
-
-
-def _titles(columns: Sequence[str]) -> list[str]:
-    """Shortens flat names to ends that tell them apart, all to the same depth."""
-    titles = list(columns)
-    for parts in range(1, max((name.count("/") for name in columns), default=0) + 2):
-        titles = ["/".join(name.split("/")[-parts:]) for name in columns]
-        if len(set(titles)) == len(titles):
-            break
-    return titles
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.2f}"
 
 
 def _enter(stack: contextlib.ExitStack, context: AbstractContextManager[None]) -> None:

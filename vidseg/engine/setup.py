@@ -40,13 +40,13 @@ from .evaluate import (
     evaluate_model,
     flatten,
     forget_videos,
-    format_table,
     is_incomplete,
 )
 from .evaluation_hooks import EvaluationHook
 from .history import CURVES, HISTORY, write_history
 from .overlay import can_draw, write_overlay
 from .report import describe_data, describe_environment, describe_model, log_to
+from .results_table import log_results
 from .run_dir import RunDirectory, RunState, describe_differences, locked
 from .signals import Interrupted, StopSignals
 
@@ -358,6 +358,7 @@ def _evaluate_only(stage: Stage) -> None:
         metrics = {name: _evaluate(cfg, model, name) for name in cfg.DATASETS.TEST}
         forget_videos(cfg.OUTPUT_DIR, metrics)
         if is_main():
+            log_results({name: {stage.name: flat} for name, flat in metrics.items()}, cfg)
             check_whole(cfg.OUTPUT_DIR, metrics)
             check_expected(cfg, metrics)
 
@@ -382,10 +383,7 @@ def _report_chain(stages: Sequence[Stage]) -> None:
         directory = RunDirectory(stage.output_dir)
         for name, metrics in directory.metrics(directory.state(stage.cfg).trained).items():
             tables.setdefault(name, {})[stage.name] = metrics
-    for name, rows in tables.items():
-        if any(rows.values()):
-            headline = headline_of(stages[-1].cfg, name)
-            logger.info("results on %s\n%s", name, format_table(rows, headline))
+    log_results(tables, stages[-1].cfg)
     for path in _overlays(stages[-1]):
         logger.info("overlay video: %s", path)
 
