@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +203,19 @@ def test_folder_is_no_weights_file(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     with pytest.raises(DataError, match=f"{name} is a folder"):
         read_state_dict(tmp_path / name)
+
+
+def test_the_caller_may_know_where_names_belong() -> None:
+    model = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, 1)})
+    weights = {"trunk.weight": torch.full((2, 2), 3.0), "trunk.bias": torch.zeros(2)}
+
+    def place(state: dict, target: Mapping) -> dict:
+        assert target.keys() == model.state_dict().keys()
+        return {name.replace("trunk", "body"): value for name, value in state.items()}
+
+    report = load_weights(model, weights, place=place)
+    assert (report.num_loaded, report.missing) == (2, ["head.weight", "head.bias"])
+    assert model["body"].weight.eq(3).all()
+    # Names that fit already stay.
+    known = {"head.bias": torch.ones(1), **weights}
+    assert load_weights(model, known, place=place).unexpected == list(weights)

@@ -13,6 +13,8 @@ import torch
 from vidseg.errors import DataError, nearest
 from vidseg.files import write_atomically
 
+from .pickles import load_with_stand_ins
+
 __all__ = ["read_checkpoint", "require_file", "write_checkpoint"]
 
 logger = logging.getLogger(__name__)
@@ -73,7 +75,7 @@ def read_checkpoint(path: Path, *, is_own: bool = False) -> Any:
             raise DataError(f"{path} is damaged: the checksum of {part} is wrong")
         if part:
             logger.warning("%s may be damaged: the checksum of %s is wrong", path, part)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return _load(path)
     except DataError:
         raise
     except pickle.UnpicklingError as error:
@@ -88,6 +90,17 @@ def read_checkpoint(path: Path, *, is_own: bool = False) -> Any:
         raise DataError(f"{path} is damaged or no checkpoint") from error
     except Exception as error:  # a damaged file can raise nearly anything
         raise DataError(f"{path} is damaged or no checkpoint{_reason(error)}") from error
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # Runs of detectron2 and its forks leave such beside their weights.
+        is_known = "numpy" in str(error) or "CfgNode" in str(error)
+        if not is_known or torch.__version__ < "2.6":  # stand-ins have no names before
+            raise
+        return load_with_stand_ins(path)
 
 
 def _wrong_checksum(path: Path) -> str | None:

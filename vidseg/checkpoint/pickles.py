@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vidseg.errors import DataError
 
-__all__ = ["read_pickle"]
+__all__ = ["load_with_stand_ins", "read_pickle"]
 
 _MAX_SHOWN = 120
 _UNCHANGED = "changes what reads it, which is not done"
@@ -48,6 +48,20 @@ def read_pickle(path: Path) -> Any:
         raise DataError(
             f"{path} is damaged or no pickle{f' ({reason})' if reason else ''}"
         ) from error
+
+
+def load_with_stand_ins(path: Path) -> Any:
+    """Reads a file of torch that holds numbers or arrays of NumPy or nodes of a config, too.
+
+    Torch reads it, without running anything but the stand-ins. Nodes come back as dicts.
+
+    Raises:
+        pickle.UnpicklingError: if the file asks for more than that.
+    """
+    named: list[Any] = [(made, ".".join(name)) for name, made in _STAND_INS.items()]
+    own = [pair for pair in named if not pair[1].startswith(("torch.", "collections."))]
+    with torch.serialization.safe_globals(own):
+        return _with_arrays(torch.load(path, map_location="cpu", weights_only=True))
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -190,6 +204,13 @@ def _parameter(tensor: Any, *_: Any) -> _Tensor:
     return tensor
 
 
+class _Node:
+    """Stands for the node of a config, which comes back as a dict."""
+
+    def __new__(cls, *_: Any) -> Any:
+        return OrderedDict()
+
+
 class _Call:
     """A function that a pickle may call, but not change: ``BUILD`` sets attributes of anything."""
 
@@ -216,6 +237,10 @@ _STAND_INS: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor"): _Call(_Tensor),
     ("torch._utils", "_rebuild_tensor_v2"): _Call(_Tensor),
     ("torch._utils", "_rebuild_parameter"): _Call(_parameter),
+    **{
+        (module, "CfgNode"): _Node
+        for module in ("yacs.config", "fvcore.common.config", "detectron2.config.config")
+    },
     **{
         (f"numpy.{core}.{module}", name): stand_in
         for core in ("core", "_core")

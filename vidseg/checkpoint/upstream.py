@@ -8,7 +8,7 @@ without any name of the model holds a bare backbone, which renames it (``match_n
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ __all__ = ["LoadReport", "check_complete", "load_weights", "read_state_dict"]
 
 logger = logging.getLogger(__name__)
 
+Place = Callable[[dict[str, Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
+
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "blobs")
 _MAX_WRAPPERS = 3
 # Head format before version 2 of the published checkpoints.
@@ -35,13 +37,17 @@ _RENAMED = (("static_query", "query_feat"),)
 _BACKBONE = "backbone"
 
 
-def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> LoadReport:
+def load_weights(
+    model: nn.Module, source: str | Path | Mapping[str, Any], *, place: Place | None = None
+) -> LoadReport:
     """Copies every tensor that fits from a file or state dict into the model.
 
     Args:
         model: changed in place; its device and dtypes stay.
         source: a path to ``.pth``, ``.pt``, ``.safetensors`` or a detectron2 ``.pkl``, or what such
             a file holds.
+        place: renames weights of which the model knows no name, even as those of its backbone;
+            called with them and with what the model holds.
 
     Returns:
         What was missing, unexpected and of another shape. The same is logged.
@@ -56,6 +62,8 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> Lo
     if report.backbone_only:
         report.naming = naming_of(state)
         state = _placed(state, model, target)
+        if place is not None and not state.keys() & target.keys():
+            state = place(state, target)
     report.missing = [name for name in target if name not in state]
     report.absent_parts = _absent_parts(state, target)
     fitting = {}
