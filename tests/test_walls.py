@@ -32,9 +32,9 @@ FLOORS = {
     "vidseg.checkpoint": 1.3,
     "vidseg.modeling": 2.0,
     "vidseg.data": 2.0,
-    "vidseg.interop": 2.0,
     "vidseg.commands": 2.1,  # what those of all projects share
     "vidseg.evaluation": 2.5,  # a project may bring an evaluator
+    "vidseg.interop": 2.7,  # shows models, data sets and evaluators to others
     "projects": 3.0,
     "vidseg.engine": 4.0,
     "vidseg.predictor": 4.1,  # computes in the precision of the engine
