@@ -124,7 +124,9 @@ def _image_dicts(name: str) -> list[dict[str, Any]]:
                 made.update(image_id=len(dicts), video_id=record["video_id"], frame_index=index)
             if "annotations" in record:
                 frame = [_object(item, record) for item in record["annotations"][index]]
-                made["annotations"] = [{**item, "track_id": item.pop("id")} for item in frame]
+                for item in frame:
+                    item["track_id"] = item.pop("id")
+                made["annotations"] = frame
             dicts.append(made)
     return dicts
 

@@ -6,6 +6,7 @@ backbone. Nothing in a file is executed; see ``vidseg.checkpoint``.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -65,24 +66,25 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
 
 
 def _placed(state: State, target: Mapping[str, Tensor]) -> State:
-    """Renames weights of which no name is in the model; the choice that fits most."""
-    fitting = {name: tuple(value.shape) for name, value in target.items()}
+    """Renames weights of which no name is in the model, in the way that makes most of them fit."""
+    shapes = {name: tuple(value.shape) for name, value in target.items()}
 
-    def count(names: State) -> int:
-        return sum(fitting.get(name) == tuple(value.shape) for name, value in names.items())
+    def num_fitting(renamed: State) -> int:
+        return sum(shapes.get(name) == tuple(value.shape) for name, value in renamed.items())
 
-    return max(_moved(state), key=count, default=state)
+    return max(_candidates(state, target), key=num_fitting)
 
 
-def _moved(state: State) -> Iterator[State]:
-    for renamed in (dict(state), *(convention(state) for convention in _CONVENTIONS)):
-        for old in _HOMES:
-            inner = {n.removeprefix(old): v for n, v in renamed.items() if n.startswith(old)}
-            if not inner:
-                continue
-            rest = {n: v for n, v in renamed.items() if not n.startswith(old)}
-            for new in _HOMES:
-                yield {**rest, **{f"{new}{name}": value for name, value in inner.items()}}
+def _candidates(state: State, target: Mapping[str, Tensor]) -> Iterator[State]:
+    yield state
+    for renamed in (state, *(convention(state) for convention in _CONVENTIONS)):
+        for old, new in itertools.product(_HOMES, _HOMES):
+            moved = {}
+            for name, value in renamed.items():
+                place = f"{new}{name.removeprefix(old)}" if name.startswith(old) else name
+                # What finds no place keeps its name, which the report tells.
+                moved[place if place in target else name] = value
+            yield moved
 
 
 def _check_conventions(model: nn.Module, naming: str, path: str | Path) -> None:
