@@ -1,8 +1,9 @@
-"""Files of torch that runs elsewhere left: numbers of NumPy and configs beside the weights."""
+"""Files that runs elsewhere left: of NumPy 1 and 2, with numbers or configs beside the weights."""
 
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,16 @@ def test_numbers_and_arrays_of_either_numpy(tmp_path: Path) -> None:
         assert read["history"][0] == np.float32(0.5)
         assert read["history"][1][0].shape == (0,)
         assert read["history"][1][1]["text"] is None  # no numbers
+
+
+def test_a_model_zoo_file_of_either_numpy(tmp_path: Path) -> None:
+    arrays = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.float64(2)}
+    path = tmp_path / "zoo.pkl"
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "a test"}, protocol=2))
+    for file in old_and_new(path):
+        state = read_state_dict(file)
+        assert torch.equal(state["w"], torch.arange(6.0).view(2, 3))
+        assert state["n"] == 2
 
 
 @pytest.mark.parametrize("node", [CfgNode, yacs.config.CfgNode])

@@ -102,7 +102,8 @@ class _DatasetCatalog(dict[str, Callable[[], Any]]):
 
 
 class _Storage:
-    def __init__(self) -> None:
+    def __init__(self, iteration: int) -> None:
+        self.iter = iteration
         self.scalars: dict[str, float] = {}
 
     def put_scalar(self, name: str, value: float) -> None:
@@ -114,9 +115,9 @@ _OPEN: list[_Storage] = []
 
 
 @contextmanager
-def storage() -> Iterator[_Storage]:
+def storage(iteration: int = 0) -> Iterator[_Storage]:
     """Opens a storage, as a trainer of theirs does."""
-    _OPEN.append(_Storage())
+    _OPEN.append(_Storage(iteration))
     yield _OPEN[-1]
     _OPEN.pop()
 

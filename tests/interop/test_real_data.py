@@ -76,7 +76,7 @@ def trainer_of(model_cfg: Any, mapper: Any) -> Any:
     class Trainer(DefaultTrainer):
         @classmethod
         def build_model(cls, cfg: Any) -> Any:
-            return adapt_model(build_model(model_cfg))
+            return adapt_model(build_model(model_cfg), max_iter=cfg.SOLVER.MAX_ITER)
 
         @classmethod
         def build_train_loader(cls, cfg: Any) -> Any:
@@ -155,7 +155,14 @@ def test_default_trainer_on_our_videos(tmp_path: Path, json_file: str) -> None:
     trainer_class = trainer_of(cfg, lambda train: VideoDatasetMapper(cfg, is_train=train))
     trainer = trainer_class(theirs)
     start = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    places: list[Any] = []
+
+    def note(_: Any, batches: Any) -> None:
+        places.extend((s.get("iteration"), s.get("max_iter")) for s in batches[0])
+
+    trainer.model.wrapped.register_forward_pre_hook(note)
     trainer.train()
+    assert places[:4] == [(0, 2), (0, 2), (1, 2), (1, 2)]
     end = trainer.model.state_dict()
     assert any(not torch.equal(start[name], end[name]) for name in start)
     assert trainer.storage.history("total_loss").latest() > 0
@@ -219,6 +226,36 @@ def test_their_image_mapper_and_evaluator(tmp_path: Path, json_file: str, mask_f
     )
     found = inference_on_dataset(trainer.model, loader, evaluator)
     assert set(found) == {"bbox", "segm"}
+
+
+def test_our_evaluator_scores_their_detector(tmp_path: Path) -> None:
+    from detectron2.data import DatasetMapper, build_detection_test_loader
+    from detectron2.evaluation import inference_on_dataset
+    from detectron2.modeling import build_model as build_theirs
+
+    json_file = str(make_dataset(tmp_path / "data", num_videos=2, num_frames=1))
+    (name,) = register_datasets(json_file, layout="image")
+    theirs = their_cfg(tmp_path, MODEL__MASK_ON=True, MODEL__RESNETS__DEPTH=18)
+    theirs.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
+    stages = ["res2", "res3", "res4", "res5"]
+    theirs.MODEL.RESNETS.OUT_FEATURES = theirs.MODEL.FPN.IN_FEATURES = stages
+    theirs.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+    theirs.MODEL.RPN.IN_FEATURES = theirs.MODEL.ROI_HEADS.IN_FEATURES = ["p2", "p3"]
+    theirs.MODEL.ANCHOR_GENERATOR.SIZES = [[8], [16]]
+    theirs.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
+    theirs.MODEL.ROI_HEADS.NUM_CLASSES = 1
+    theirs.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
+    theirs.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
+    theirs.MODEL.ROI_BOX_HEAD.NUM_FC, theirs.MODEL.ROI_BOX_HEAD.FC_DIM = 1, 16
+    theirs.MODEL.ROI_MASK_HEAD.NAME = "MaskRCNNConvUpsampleHead"
+    theirs.MODEL.ROI_MASK_HEAD.NUM_CONV, theirs.MODEL.ROI_MASK_HEAD.CONV_DIM = 1, 16
+    loader = build_detection_test_loader(theirs, name, mapper=DatasetMapper(theirs, is_train=False))
+    evaluator = build_evaluator(real.small_cfg(), json_file, tmp_path / "scores")
+    found = inference_on_dataset(build_theirs(theirs), loader, evaluator)
+    assert 0 <= found["segm"]["AR100"] <= 100
+    results = results_of(tmp_path / "scores")
+    assert {track["video_id"] for track in results} == {1, 2}
+    assert all(len(track["segmentations"]) == 1 for track in results)
 
 
 def test_frames_of_a_video_one_by_one_are_no_tracks(tmp_path: Path, json_file: str) -> None:

@@ -345,6 +345,16 @@ def test_losses_are_parted_from_what_is_only_logged() -> None:
         adapted([video()])
 
 
+def test_models_hear_where_the_run_is() -> None:
+    model = Recorded().train()
+    batch = [video(instances=[truth([1], [square(0)], [4])] * 2)]
+    adapt_model(model)(batch)
+    assert not {"iteration", "max_iter"} & model.given[0].keys()
+    with fake_parts.storage(iteration=12):
+        adapt_model(model, max_iter=40)(batch)
+    assert (model.given[0]["iteration"], model.given[0]["max_iter"]) == (12, 40)
+
+
 def test_names_and_modes_are_those_of_the_model() -> None:
     model = Recorded()
     adapted = adapt_model(model)

@@ -34,18 +34,24 @@ Sample = dict[str, Any]
 _SHARED = ("video_id", "length", "keep", "long_video_start_fidx")
 
 
-def adapt_model(model: nn.Module, *, image_format: str | None = None) -> AdaptedModel:
+def adapt_model(
+    model: nn.Module, *, image_format: str | None = None, max_iter: int = 0
+) -> AdaptedModel:
     """Gives a vidseg model the interface of detectron2's.
 
     Args:
         model: a meta-architecture of frames; one that was adapted already comes back as it is.
         image_format: order of the channels that the dicts hold, ``"RGB"`` or ``"BGR"``; that of the
             model by default, since detectron2's mappers read the same ``INPUT.FORMAT``.
+        max_iter: length of the run (``SOLVER.MAX_ITER``), for models whose losses depend on how
+            much of it is done; detectron2's trainer tells where it is, but not how far it goes.
 
     Raises:
         ConfigError: if the model reads sequences of features, or the order is unknown.
     """
-    return model if isinstance(model, AdaptedModel) else AdaptedModel(model, image_format)
+    if isinstance(model, AdaptedModel):
+        return model
+    return AdaptedModel(model, image_format=image_format, max_iter=max_iter)
 
 
 class AdaptedModel(nn.Module):
@@ -62,9 +68,12 @@ class AdaptedModel(nn.Module):
     Args:
         model: the meta-architecture.
         image_format: see ``adapt_model``.
+        max_iter: likewise.
     """
 
-    def __init__(self, model: nn.Module, image_format: str | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, *, image_format: str | None = None, max_iter: int = 0
+    ) -> None:
         super().__init__()
         if getattr(model, "feature_dim_key", None):
             raise ConfigError(
@@ -75,6 +84,7 @@ class AdaptedModel(nn.Module):
         if order not in ("RGB", "BGR"):
             raise ConfigError(f"INPUT.FORMAT {order!r} is unknown; set RGB or BGR")
         self.image_format = order
+        self.max_iter = max_iter
         # Not a submodule: that would put a prefix before every name of a weight.
         object.__setattr__(self, "_model", model)
         self._modules = model._modules
@@ -117,11 +127,18 @@ class AdaptedModel(nn.Module):
 
     def _sample(self, item: Mapping[str, Any]) -> Sample:
         sample = to_sample(item, image_format=self.image_format)
-        if self.training and "instances" not in sample:
+        if not self.training:
+            return sample
+        if "instances" not in sample:
             raise DataError(
                 f"video {sample['video_id']} has no instances to train on; give what a mapper with "
                 "is_train=True returns"
             )
+        storage = _event_storage()
+        if storage is not None:
+            sample.setdefault("iteration", storage.iter)
+        if self.max_iter:
+            sample.setdefault("max_iter", self.max_iter)
         return sample
 
 
@@ -234,13 +251,19 @@ def _losses(reported: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Outside of these trainers all of it stays, as vidseg's own trainer has it.
     """
-    events = sys.modules.get("detectron2.utils.events")  # none is open before its import
-    if events is None or not events.has_event_storage():
+    storage = _event_storage()
+    if storage is None:
         return dict(reported)
     losses = {}
     for name, value in reported.items():
         if "/" in name:
-            events.get_event_storage().put_scalar(name, float(value))
+            storage.put_scalar(name, float(value))
         else:
             losses[name] = value
     return losses
+
+
+def _event_storage() -> Any:
+    """Gives the storage that a trainer of detectron2 has open, if any."""
+    events = sys.modules.get("detectron2.utils.events")  # none is open before its import
+    return events.get_event_storage() if events is not None and events.has_event_storage() else None
