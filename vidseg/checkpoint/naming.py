@@ -4,14 +4,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["CAFFE2", "TORCHVISION", "from_caffe2", "naming_of"]
+__all__ = ["CAFFE2", "EXPECTATIONS", "TORCHVISION", "Expectation", "from_caffe2", "naming_of"]
 
 CAFFE2 = "Caffe2"
 TORCHVISION = "torchvision"
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What ImageNet weights of a naming were made for.
+
+    Attributes:
+        image_format: order of the channels.
+        pixel_std: that the values 0 to 255 are divided by.
+        stride_in_1x1: whether plain bottlenecks step in their 1x1 convolutions; those with groups
+            or group norm step in the 3x3 ones everywhere.
+    """
+
+    image_format: str
+    pixel_std: tuple[float, float, float]
+    stride_in_1x1: bool
+
+
+EXPECTATIONS = {
+    CAFFE2: Expectation("BGR", (1.0, 1.0, 1.0), stride_in_1x1=True),
+    TORCHVISION: Expectation("RGB", (58.395, 57.12, 57.375), stride_in_1x1=False),
+}
 
 _CAFFE2_NAME = re.compile(r"(res\d_\d+_branch\d[abc]?|conv1|res_conv1)_(\w+)")
 _CAFFE2_CONVS = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidseg.checkpoint import CAFFE2
+from vidseg.checkpoint import EXPECTATIONS
 
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 __all__ = ["check_image_conventions"]
 
 logger = logging.getLogger(__name__)
-
-_IMAGENET_STD = [58.395, 57.12, 57.375]
 
 
 def check_image_conventions(cfg: CfgNode, naming: str, where: str | Path) -> None:
@@ -28,18 +26,15 @@ def check_image_conventions(cfg: CfgNode, naming: str, where: str | Path) -> Non
     """
     if not naming:
         return
-    caffe2 = naming == CAFFE2
-    resnets = cfg.MODEL.RESNETS
-    order, std = ("BGR", [1.0, 1.0, 1.0]) if caffe2 else ("RGB", _IMAGENET_STD)
+    expected, resnets = EXPECTATIONS[naming], cfg.MODEL.RESNETS
     wrong = []
-    if order != cfg.INPUT.FORMAT:
-        wrong.append(f"INPUT.FORMAT {order}")
-    if (max(cfg.MODEL.PIXEL_STD) <= 1.0) != caffe2:
-        wrong.append(f"MODEL.PIXEL_STD {std}")
-    # Of the Caffe2 files, only those of plain ResNets with batch norm step in the 1x1 convolution.
+    if expected.image_format != cfg.INPUT.FORMAT:
+        wrong.append(f"INPUT.FORMAT {expected.image_format}")
+    if (max(cfg.MODEL.PIXEL_STD) <= 1.0) != (max(expected.pixel_std) <= 1.0):
+        wrong.append(f"MODEL.PIXEL_STD {list(expected.pixel_std)}")
     plain = resnets.NUM_GROUPS == 1 and resnets.NORM != "GN"
     own = cfg.MODEL.BACKBONE.NAME == "build_resnet_backbone"
-    if own and plain and caffe2 != resnets.STRIDE_IN_1X1:
-        wrong.append(f"MODEL.RESNETS.STRIDE_IN_1X1 {caffe2}")
+    if own and plain and expected.stride_in_1x1 != resnets.STRIDE_IN_1X1:
+        wrong.append(f"MODEL.RESNETS.STRIDE_IN_1X1 {expected.stride_in_1x1}")
     if wrong:
         logger.warning("%s has ImageNet weights of %s: set %s", where, naming, ", ".join(wrong))
