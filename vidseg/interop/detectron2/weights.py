@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from vidseg.checkpoint import CAFFE2, LoadReport
+from vidseg.checkpoint import EXPECTATIONS, LoadReport
 from vidseg.checkpoint import load_weights as load_into
 from vidseg.checkpoint.naming import from_caffe2
 from vidseg.modeling.backbone.weights import from_dinov2, from_swin, from_torchvision_resnet
@@ -91,27 +91,22 @@ def _check_conventions(model: nn.Module, naming: str, path: str | Path) -> None:
     """Warns of a model that gives ImageNet weights other images than they were made for."""
     if not naming:
         return
-    is_caffe2 = naming == CAFFE2
-    wrong = []
+    expected, wrong = EXPECTATIONS[naming], []
     order = getattr(model, "channel_order", None) or getattr(model, "input_format", None)
-    wanted = "BGR" if is_caffe2 else "RGB"
-    if order in ("RGB", "BGR") and order != wanted:
-        wrong.append(f"INPUT.FORMAT {wanted}")
-    std: Any = getattr(model, "pixel_std", None)
-    if isinstance(std, Tensor) and (float(std.max()) <= 1.0) != is_caffe2:
-        wrong.append(f"MODEL.PIXEL_STD {[1.0] * 3 if is_caffe2 else [58.395, 57.12, 57.375]}")
+    if order in ("RGB", "BGR") and order != expected.image_format:
+        wrong.append(f"INPUT.FORMAT {expected.image_format}")
+    std = getattr(model, "pixel_std", None)
+    if isinstance(std, Tensor) and (float(std.max()) <= 1.0) != (max(expected.pixel_std) <= 1.0):
+        wrong.append(f"MODEL.PIXEL_STD {list(expected.pixel_std)}")
     steps = _steps_in_1x1(model)
-    if steps is not None and steps != is_caffe2:
-        wrong.append(f"MODEL.RESNETS.STRIDE_IN_1X1 {is_caffe2}")
+    if steps is not None and steps != expected.stride_in_1x1:
+        wrong.append(f"MODEL.RESNETS.STRIDE_IN_1X1 {expected.stride_in_1x1}")
     if wrong:
         logger.warning("%s has ImageNet weights of %s: set %s", path, naming, ", ".join(wrong))
 
 
 def _steps_in_1x1(model: nn.Module) -> bool | None:
-    """Tells whether a plain ResNet of bottlenecks steps in its 1x1 convolutions; None for others.
-
-    Grouped ResNets and those with group norm step in the 3x3 convolution in either kind of file.
-    """
+    """Tells whether a plain ResNet steps in its 1x1 convolutions; None for other networks."""
     for name, module in model.named_modules():
         inner: list[Any] = [getattr(module, part, None) for part in ("conv1", "conv2", "conv3")]
         if not f".{name}".endswith(".res3.0") or not all(hasattr(c, "stride") for c in inner):
