@@ -259,7 +259,8 @@ def test_evaluators_hear_of_images_and_videos() -> None:
     output = {"pred_scores": [], "pred_labels": [], "pred_masks": [], "image_size": (4, 4)}
     evaluator.process([{"video_id": 3}], output)  # of a single video it comes alone
     evaluator.process([{"video_id": 4}, {"image_id": 9}], [output, output])
-    assert recorder.given == [(3, 0), (4, 0), (9, 0)]
+    evaluator.process([{"video_id": 7, "frames": 0}], ["anything"])
+    assert recorder.given == [(3, 0), (4, 0), (9, 0), (7, len("anything"))]
     with pytest.raises(DataError, match="frame 2 of video 5 was predicted alone"):
         evaluator.process([{"video_id": 5, "frame_index": 2, "image_id": 1}], [output])
     with pytest.raises(DataError, match="a prediction holds sem_seg"):

@@ -64,14 +64,19 @@ class AdaptedEvaluator:
         Args:
             inputs: as they were given to the model.
             outputs: what it returned: one prediction per input, or that of a single video alone;
-                see ``to_video_instances`` for what a prediction may be.
+                see ``to_video_instances`` for what a prediction may be. That of a vidseg sample
+                reaches the evaluator as it is, whatever it holds.
 
         Raises:
             DataError: if a prediction is none.
         """
         found = [outputs] if isinstance(outputs, Mapping) else outputs
-        samples = [{**item, "video_id": _video_id(item)} for item in inputs]
-        self.evaluator.process(samples, [to_video_instances(output) for output in found])
+        samples, predictions = [], []
+        for item, output in zip(inputs, found, strict=True):
+            is_ours = "frames" in item or "features" in item
+            samples.append(dict(item) if is_ours else {**item, "video_id": _video_id(item)})
+            predictions.append(output if is_ours else to_video_instances(output))
+        self.evaluator.process(samples, predictions)
 
     def evaluate(self) -> Metrics:
         """Gives ``{task: {metric: value}}``, the same on every rank."""
