@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .onednn import Linear, linear
+from .recording import is_recorded
 
 __all__ = ["CrossAttentionLayer", "FFNLayer", "SelfAttentionLayer", "attend", "attend_nearby"]
 
@@ -166,8 +167,10 @@ class FFNLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Runs the block on ``(..., C)``."""
+        if is_recorded() or torch.is_grad_enabled() or self.training:
+            return self._run(x)
         num_rows = x.numel() // max(x.shape[-1], 1)
-        if torch.is_grad_enabled() or self.training or not _PART < num_rows < _MANY_ROWS:
+        if not _PART < num_rows < _MANY_ROWS:
             return self._run(x)
         parts = [self._run(part) for part in x.reshape(num_rows, x.shape[-1]).split(_PART)]
         return torch.cat(parts).view(x.shape)
@@ -213,7 +216,7 @@ def attend(
         q,
         k,
         v,
-        attn_mask=_open_positions(attn_mask, key_padding_mask, len(query), heads),
+        attn_mask=_open_positions(attn_mask, key_padding_mask, query.shape[0], heads),
         dropout_p=attention.dropout if attention.training else 0.0,
     )
     del q, k, v  # larger than all that follows

@@ -92,8 +92,10 @@ class MSDeformAttn(nn.Module):
         logits = self.attention_weights(query).unflatten(-1, (heads, levels * points))
         weights = _softmax(logits).unflatten(-1, (levels, points))  # (B, N, M, L, P)
         offsets = self.sampling_offsets(query).unflatten(-1, (heads, levels, points, 2))
-        sizes = reference.new_tensor([[w, h] for h, w in level_sizes])  # (L, 2)
-        centre = reference[..., None, :] * sizes - 0.5  # (B or 1, N, L, 2), in cells
+        # A tensor of the sizes would make them constants where the graph is recorded.
+        columns, rows = reference.unbind(-1)
+        cells = [torch.stack([columns * w, rows * h], dim=-1) for h, w in level_sizes]
+        centre = torch.stack(cells, dim=-2) - 0.5  # (B or 1, N, L, 2)
         centre = centre[..., None, :, None, :].expand(*centre.shape[:-2], 1, levels, points, 2)
         x, y = (o + c for o, c in zip(offsets.unbind(-1), centre.unbind(-1), strict=True))
         out = sample_levels(value.to(x.dtype), level_sizes, x, y, weights.to(x.dtype))

@@ -10,6 +10,7 @@ from vidseg.collectives import sum_over_ranks, world_size
 from vidseg.errors import ConfigError
 
 from .onednn import Conv2d
+from .recording import is_recorded
 
 __all__ = ["ConvNorm", "FrozenBatchNorm2d", "SyncBatchNorm", "build_norm", "group_norm"]
 
@@ -142,9 +143,12 @@ class ConvNorm(Conv2d):
         return self.convolve(x, weight, bias, residual=residual, relu=self.relu)
 
     def _is_folded(self, x: Tensor) -> bool:
-        """Whether the norm is fixed and the kernel is smaller than a frame of the output."""
+        """Whether the norm is fixed and the kernel is smaller than a frame of the output.
+
+        A graph that is recorded must not depend on the size of a frame.
+        """
         step = self.stride[0] * self.stride[1]
-        if x.shape[-2] * x.shape[-1] < step * self.weight[0].numel():
+        if not is_recorded() and x.shape[-2] * x.shape[-1] < step * self.weight[0].numel():
             return False
         if isinstance(self.norm, nn.modules.batchnorm._BatchNorm):
             return not self.norm.training and self.norm.track_running_stats
