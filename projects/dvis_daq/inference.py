@@ -32,6 +32,7 @@ from .tracker import Frame, LiveTracks, VideoInstanceCutter
 
 __all__ = [
     "FrameTracks",
+    "seen_with_slots",
     "track_frame",
     "track_window",
     "without_noise",
@@ -105,7 +106,7 @@ def track_frame(
         visible = scores > rules.select_threshold
         if rules.slot_rule != "unused" and len(memory):
             slots = tracker.slots(frame, tracks, query_table, last_only=True)[-1, : len(memory)]
-            seen = _seen_with_slots(logits[: len(memory)], tracker.classify(slots), rules)
+            seen = seen_with_slots(logits[: len(memory)], tracker.classify(slots), rules)
             visible = torch.cat([seen, visible[len(memory) :]])
             _release_holes(memory)
     if rules.birth_overlap <= 1:
@@ -188,7 +189,8 @@ def _is_crowded(memory: TrackMemory) -> bool:
     return len(memory) > _MANY_TRACKS and memory.ids.device.type == "cpu"
 
 
-def _seen_with_slots(logits: Tensor, slot_logits: Tensor, rules: TrackRules) -> Tensor:
+def seen_with_slots(logits: Tensor, slot_logits: Tensor, rules: TrackRules) -> Tensor:
+    """Tells which tracks are seen, bool ``(P,)``, by the tracker's and the slots' ``(P, K+1)``."""
     if rules.slot_rule == "mean":
         mean = 0.5 * logits.float() + 0.5 * slot_logits.float()
         return foreground_score(mean) > rules.select_threshold

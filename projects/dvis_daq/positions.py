@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["PositionMemory"]
+__all__ = ["NUM_RECENT", "PositionMemory", "moved_positions"]
 
-_NUM_RECENT = 9  # with the current code a window of ten
+NUM_RECENT = 9
+"""Codes that are kept; with the current one a window of ten."""
+
 _BLOCK = 128
 
 
@@ -42,7 +44,7 @@ class PositionMemory:
     @classmethod
     def empty(cls, num_tracks: int, channels: int, device: torch.device | str) -> PositionMemory:
         """Gives tracks that have not been anywhere yet."""
-        ring = torch.zeros(num_tracks, _NUM_RECENT, channels, device=device)
+        ring = torch.zeros(num_tracks, NUM_RECENT, channels, device=device)
         return cls(
             torch.zeros(num_tracks, channels, device=device),
             list(ring.split(_BLOCK)),
@@ -91,7 +93,7 @@ class PositionMemory:
         positions = _rows_and_zeros(self.positions, index, num_new)
         counts = _rows_and_zeros(self.counts, index, num_new)
         most = [block.amax() for block in counts.split(_BLOCK)] if len(counts) else [counts.sum()]
-        widths = (torch.stack(most) + 1).clamp(max=_NUM_RECENT).tolist()  # one place to write to
+        widths = (torch.stack(most) + 1).clamp(max=NUM_RECENT).tolist()  # one place to write to
         _renew(ring, index, num_new, widths)
         return PositionMemory(positions, ring, counts)._written(codes, visible, ring)
 
@@ -106,7 +108,7 @@ class PositionMemory:
     def _whole_ring(self) -> Tensor:
         """Gives a copy of the ring in one piece, ``(P, 9, C)``."""
         return torch.cat(
-            [F.pad(block, (0, 0, 0, _NUM_RECENT - block.shape[1])) for block in self._ring()]
+            [F.pad(block, (0, 0, 0, NUM_RECENT - block.shape[1])) for block in self._ring()]
         )
 
     def _written(self, codes: Tensor, visible: Tensor, ring: list[Tensor]) -> PositionMemory:
@@ -119,6 +121,28 @@ class PositionMemory:
         return PositionMemory(positions, ring, counts)
 
 
+def moved_positions(
+    recent: Tensor, positions: Tensor, counts: Tensor, codes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Moves running means towards new codes, by as much as these resemble the recent ones.
+
+    Args:
+        recent: unit vectors of the last codes, ``(n, r, C)``, zero where there is none.
+        positions: the means, ``(n, C)``.
+        counts: codes seen so far, int64 ``(n,)``.
+        codes: the new ones, ``(n, C)``.
+
+    Returns:
+        The means after them and the codes' unit vectors, each ``(n, C)``.
+    """
+    codes = codes.float()
+    unit = F.normalize(codes, dim=-1)  # (n, C)
+    seen = counts.clamp(max=NUM_RECENT)
+    similarity = torch.einsum("prc,pc->p", recent, unit) / seen.clamp(min=1)
+    share = similarity.clamp(min=0).masked_fill(counts == 0, 1.0)[:, None]
+    return (1 - share) * positions + share * codes, unit
+
+
 def _write_block(
     recent: Tensor,
     written: Tensor,
@@ -128,13 +152,8 @@ def _write_block(
     visible: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Writes codes ``(n, C)`` into ``written``, gives new positions ``(n, C)`` and counts."""
-    codes = codes.float()
-    unit = F.normalize(codes, dim=-1)  # (n, C)
-    seen = counts.clamp(max=_NUM_RECENT)
-    similarity = torch.einsum("prc,pc->p", recent, unit) / seen.clamp(min=1)
-    share = similarity.clamp(min=0).masked_fill(counts == 0, 1.0)[:, None]
-    moved = (1 - share) * positions + share * codes
-    place = torch.arange(len(written), device=written.device), counts % _NUM_RECENT
+    moved, unit = moved_positions(recent, positions, counts, codes)
+    place = torch.arange(len(written), device=written.device), counts % NUM_RECENT
     written[place] = torch.where(visible[:, None], unit, written[place])
     return torch.where(visible[:, None], moved, positions), counts + visible
 

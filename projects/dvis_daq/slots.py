@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from vidseg.assignment import linear_sum_assignment
+from vidseg.layers.assignment import assign_rows
 from vidseg.layers.attention import attend
 from vidseg.layers.onednn import Linear
+from vidseg.layers.recording import without_autocast
 
 __all__ = [
     "SLOT_ASSIGNMENTS",
@@ -46,6 +48,7 @@ class SlotCrossAttentionLayer(nn.Module):
         content: Tensor,
         keys: Tensor,
         hidden: Tensor | None = None,
+        empty: Tensor | None = None,
     ) -> Tensor:
         """Updates the slots ``(n, C)``.
 
@@ -55,6 +58,7 @@ class SlotCrossAttentionLayer(nn.Module):
             content: added to the slots where they read the frame, ``(n, C)``.
             keys: what the slots compete with, ``(n, C)``.
             hidden: bool ``(Q,)``, True where the frame must not be read.
+            empty: bool ``(n,)``, rows that are no slots, as if they were not there.
         """
         read = attend(
             self.multihead_attn,
@@ -64,7 +68,7 @@ class SlotCrossAttentionLayer(nn.Module):
             key_padding_mask=None if hidden is None else hidden[None],
         )
         read = read[0]
-        return self.norm(slots + self.slot_attn(read, slots + read, keys))
+        return self.norm(slots + self.slot_attn(read, slots + read, keys, empty))
 
 
 class SlotCompetition(nn.Module):
@@ -81,10 +85,23 @@ class SlotCompetition(nn.Module):
         self.project_q = nn.Sequential(nn.LayerNorm(d_model), Linear(d_model, d_model, bias=False))
         self.project_k = Linear(d_model, d_model, bias=False)
 
-    def forward(self, inputs: Tensor, input_keys: Tensor, slots: Tensor) -> Tensor:
-        """Gives each slot ``(m, C)`` its weighted mean of ``inputs`` ``(n, C)``."""
+    def forward(
+        self, inputs: Tensor, input_keys: Tensor, slots: Tensor, empty: Tensor | None = None
+    ) -> Tensor:
+        """Gives each slot ``(m, C)`` its weighted mean of ``inputs`` ``(n, C)``.
+
+        Args:
+            inputs: what is shared out.
+            input_keys: ``(n, C)``.
+            slots: that compete.
+            empty: bool ``(n,)``, rows that are neither input nor slot; m is n then.
+        """
         keys = self.scale * self.project_k(self.norm_inputs(input_keys)).float()
         queries = self.project_q(slots).float()
+        if empty is not None:
+            share = (keys @ queries.T).masked_fill(empty, -torch.inf).softmax(dim=1) + self.eps
+            share = share.masked_fill(empty[:, None], 0.0)
+            return (share / share.sum(dim=0, keepdim=True)).T.to(inputs.dtype) @ inputs
         if len(keys) > _MANY_SLOTS and not (keys.requires_grad or queries.requires_grad):
             return self._in_parts(inputs, keys, queries)
         share = _shared_out(keys @ queries.T, self.eps)  # (n, m)
@@ -114,9 +131,12 @@ def _shared_out(logits: Tensor, eps: float) -> Tensor:
     return logits.div_(logits.sum(dim=0, keepdim=True))
 
 
-@torch.no_grad()
 def assign_slot_queries(
-    content: Tensor, query_table: Tensor, *, assignment: str = "optimal"
+    content: Tensor,
+    query_table: Tensor,
+    *,
+    assignment: str = "optimal",
+    empty: Tensor | None = None,
 ) -> Tensor:
     """Chooses the frame decoder's query feature that each slot starts from.
 
@@ -128,18 +148,22 @@ def assign_slot_queries(
         query_table: ``(Q, C)``.
         assignment: ``"optimal"`` asks the host for the one of greatest similarity in total;
             ``"greedy"`` takes the most similar pairs first and waits for nobody.
+        empty: bool ``(n,)``, rows that take no part; what they are given means nothing.
 
     Returns:
         int64 ``(n,)``, rows of ``query_table``.
     """
-    left, right = content.float(), query_table.float()
+    left, right = content.detach().float(), query_table.detach().float()
     left = left / (left.norm(dim=1, keepdim=True) + 1e-6)
     right = right / (right.norm(dim=1, keepdim=True) + 1e-6)
-    with torch.autocast(device_type=content.device.type, enabled=False):
+    with without_autocast(content.device):
         similarity = left @ right.T
     if assignment == "greedy":
-        return _greedy_pairs(similarity)
+        return _greedy_pairs(similarity, empty)
     chosen = similarity.argmax(dim=1)
+    if empty is not None:
+        columns = assign_rows((1 - similarity).nan_to_num(nan=2.0), ~empty)
+        return torch.where(columns >= 0, columns, chosen)
     rows, columns = linear_sum_assignment((1 - similarity).nan_to_num(nan=2.0).cpu().numpy())
     chosen[torch.as_tensor(rows, device=chosen.device)] = torch.as_tensor(
         columns, device=chosen.device
@@ -147,7 +171,7 @@ def assign_slot_queries(
     return chosen
 
 
-def _greedy_pairs(similarity: Tensor) -> Tensor:
+def _greedy_pairs(similarity: Tensor, empty: Tensor | None) -> Tensor:
     """Pairs rows and columns that are each other's best among those left, some rounds long.
 
     That is what taking the best pair again and again comes to. The number of rounds is fixed, since
@@ -155,6 +179,8 @@ def _greedy_pairs(similarity: Tensor) -> Tensor:
     """
     rows, columns = (torch.arange(size, device=similarity.device) for size in similarity.shape)
     left, chosen = similarity.nan_to_num(nan=-2.0), similarity.argmax(dim=1)
+    if empty is not None:
+        left = left.masked_fill(empty[:, None], -torch.inf)
     for _ in range(_GREEDY_ROUNDS if len(rows) else 0):
         value, best = left.max(dim=1)
         best_row = left.argmax(dim=0)

@@ -19,6 +19,7 @@ from vidseg.errors import ConfigError
 from vidseg.layers.attention import CrossAttentionLayer, FFNLayer, SelfAttentionLayer
 from vidseg.layers.mlp import MLP
 from vidseg.layers.onednn import Conv2d, Linear
+from vidseg.layers.recording import without_autocast
 
 from .slots import SLOT_ASSIGNMENTS, SlotCrossAttentionLayer, assign_slot_queries
 
@@ -171,10 +172,11 @@ class VideoInstanceCutter(nn.Module):
             ``(n, C)``; an empty mask gives the code of a zero feature.
         """
         inside = (masks > 0).flatten(1).float()  # (n, hw)
-        with torch.autocast(device_type=masks.device.type, enabled=False):
+        with without_autocast(masks.device):
             # A sum over thousands of pixels leaves the range of half precision.
             total = inside @ mask_features.float().flatten(1).T  # (n, C)
-            mean = total / (inside.sum(dim=1, keepdim=True) + 1e-8)
+            # Not a tiny number added: the optimiser of ONNX files takes that for nothing.
+            mean = total / inside.sum(dim=1, keepdim=True).clamp(min=1)
         return self.pos_embed(mean.to(mask_features.dtype))
 
     def first_frame(self, frame: Frame, *, last_only: bool = False) -> Tensor:
@@ -184,7 +186,7 @@ class VideoInstanceCutter(nn.Module):
             ``(L+1, Q, C)``: the queries themselves, then every layer's output; with ``last_only``
             that of the last layer, ``(1, Q, C)``.
         """
-        return self._decode(
+        return self.decode(
             frame.embeds, frame.embeds, query_pos=None, memory_pos=None, last_only=last_only
         )
 
@@ -200,7 +202,7 @@ class VideoInstanceCutter(nn.Module):
         if self.anchors_from_queries:
             anchors = anchors + frame.embeds
         positions = torch.cat([tracks.positions, code.to(tracks.positions.dtype)])
-        return self._decode(
+        return self.decode(
             torch.cat([tracks.embeds, anchors.to(tracks.embeds.dtype)]),
             frame.embeds,
             query_pos=positions,
@@ -215,6 +217,7 @@ class VideoInstanceCutter(nn.Module):
         query_table: Tensor,
         *,
         hidden: Tensor | None = None,
+        empty: Tensor | None = None,
         last_only: bool = False,
     ) -> Tensor:
         """Runs the slot branch, which says whether tracked objects are still there.
@@ -224,6 +227,7 @@ class VideoInstanceCutter(nn.Module):
             tracks: live tracks, possibly none.
             query_table: query features of the frame decoder, ``(Q, C)``.
             hidden: bool ``(Q,)``, frame queries that the slots must not see (training).
+            empty: bool ``(P,)``, rows of ``tracks`` without a track; their output means nothing.
             last_only: whether the last layer's output is enough.
 
         Returns:
@@ -232,13 +236,19 @@ class VideoInstanceCutter(nn.Module):
         background = self.bg_slots.weight.to(tracks.embeds.dtype)
         content = torch.cat([tracks.embeds, background])  # (P+S, C)
         keys = torch.cat([tracks.positions, background])
-        start = assign_slot_queries(content, query_table, assignment=self.slot_assignment)
+        if empty is not None:
+            empty = torch.cat([empty, empty.new_zeros(len(background))])
+        start = assign_slot_queries(
+            content, query_table, assignment=self.slot_assignment, empty=empty
+        )
         slots = query_table[start].to(content.dtype)
         outputs: list[Tensor] = []
         for attention, ffn in zip(
             self.slot_cross_attention_layers, self.slot_ffn_layers, strict=True
         ):
-            slots = attention(slots, frame.embeds, content=content, keys=keys, hidden=hidden)
+            slots = attention(
+                slots, frame.embeds, content=content, keys=keys, hidden=hidden, empty=empty
+            )
             slots = ffn(slots[None])[0]
             if not last_only:
                 outputs.append(slots)
@@ -261,15 +271,29 @@ class VideoInstanceCutter(nn.Module):
         """Gives class logits ``(..., n, K+1)`` and mask logits ``(..., n, h, w)``."""
         return self.classify(queries), self.segment(queries, projected)
 
-    def _decode(
+    def decode(
         self,
         queries: Tensor,
         memory: Tensor,
         *,
         query_pos: Tensor | None,
         memory_pos: Tensor | None,
+        empty: Tensor | None = None,
         last_only: bool,
     ) -> Tensor:
+        """Lets queries read the frame and one another, layer by layer.
+
+        Args:
+            queries: ``(n, C)``.
+            memory: what the frame queries say, ``(Q, C)``.
+            query_pos: position codes of the queries, ``(n, C)``.
+            memory_pos: those of the frame queries, ``(Q, C)``.
+            empty: bool ``(n,)``, rows that no other reads; their output means nothing.
+            last_only: whether the last layer's output is enough.
+
+        Returns:
+            ``(L+1, n, C)``, or ``(1, n, C)`` with ``last_only``.
+        """
         x, memory = queries[None], memory[None]
         del queries  # with hundreds of tracks every copy counts
         query_pos = None if query_pos is None else query_pos[None]
@@ -282,7 +306,7 @@ class VideoInstanceCutter(nn.Module):
             strict=True,
         ):
             x = cross(x, memory, query_pos=query_pos, memory_pos=memory_pos)
-            x = own(x)
+            x = own(x, key_padding_mask=None if empty is None else empty[None])
             x = ffn(x)
             if not last_only:
                 outputs.append(x)
