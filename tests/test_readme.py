@@ -32,7 +32,13 @@ COPIED = (
     "datasets",
     "pyproject.toml",
 )
-EXECUTED = ("python tools/", "python docs/", "torchrun ", "python -m pip install --no-deps ")
+EXECUTED = (
+    "python tools/",
+    "python docs/",
+    "python examples/",
+    "torchrun ",
+    "python -m pip install --no-deps ",
+)
 # Enough to go through every line of a run, and no more.
 TINY = (
     "SOLVER.MAX_ITER 2 SOLVER.IMS_PER_BATCH 2 SOLVER.WARMUP_ITERS 1 SOLVER.LOG_PERIOD 1 "
@@ -176,7 +182,7 @@ def test_the_example_is_the_one_shown() -> None:
 
 def test_all_commands_are_of_a_known_kind() -> None:
     """The slow test must not overlook one."""
-    kinds = ("python tools/", "python -m pip install ", "make ", "torchrun ", "python docs/")
+    kinds = ("python -m pip install ", "make ", *EXECUTED)
     assert not [line for line in commands(README) if not line.startswith(kinds)]
 
 
@@ -286,6 +292,7 @@ def test_commands_and_snippets_run(workspace: Path) -> None:
         assert (output / name / "overlay.mp4").is_file(), name
     assert (output / "long_tracks" / "inference").is_dir()
     assert (workspace / "street_tracks.mp4").is_file()
+    assert (output / "found" / "tracks.jsonl").is_file()
 
 
 def _run(command: list[str], work: Path, env: dict[str, str]) -> None:

@@ -49,6 +49,7 @@ _PACKAGE = "vidseg.projects"
 _EXTRA_OF_MODULE = {
     "detectron2": "detectron2",
     "onnx": "export",
+    "onnxruntime": "export",
     "onnxscript": "export",
     "open_clip": "clip",
     "timm": "timm",

@@ -8,10 +8,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from vidseg.config import CfgNode
-from vidseg.errors import ConfigError
+from vidseg.errors import ConfigError, UserError
 from vidseg.modeling.build import META_ARCH_REGISTRY
 from vidseg.modeling.criterion import SetCriterion
-from vidseg.modeling.meta_arch import Recorder, ResultPlace, VideoSession
+from vidseg.modeling.meta_arch import (
+    ExportOptions,
+    ExportPart,
+    Recorder,
+    ResultPlace,
+    VideoSession,
+)
 
 from .explanation import RefiningRecorder
 from .offline_training import offline_losses
@@ -78,6 +84,18 @@ class OfflineModel(OnlineModel):
         """Makes the session of one video; see the base class."""
         wanted = self.training_settings.refiner_input
         return OfflineSession(self.parts(), self.refiner, wanted, place, memory_mb=self.memory_mb)
+
+    def export_parts(self, options: ExportOptions) -> list[ExportPart]:
+        """Refuses: the refiner is no step over one frame.
+
+        Raises:
+            UserError: with the way to the online part.
+        """
+        raise UserError(
+            "the offline model refines whole videos, which no graph of single frames can; export"
+            " the online model inside: the same weights with MODEL.META_ARCHITECTURE"
+            " DVIS_DAQ_online"
+        )
 
     def recorder(self, session: Any) -> Recorder:
         """Gives what explains the results of a session of this model; see ``Recorder``."""

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from vidseg.config import CfgNode
 from vidseg.modeling.build import META_ARCH_REGISTRY
 from vidseg.modeling.meta_arch import (
+    ExportOptions,
+    ExportPart,
     Recorder,
     ResultPlace,
     ResultSettings,
@@ -19,6 +21,7 @@ from vidseg.modeling.meta_arch import (
 
 from .criterion import DAQCriterion
 from .explanation import TrackingRecorder
+from .exporting import tracker_part
 from .memory import TrackRules
 from .online_training import online_losses
 from .sessions import OnlineSession, TrackingParts
@@ -112,6 +115,10 @@ class OnlineModel(SegmenterBase):
     def recorder(self, session: Any) -> Recorder:
         """Gives what explains the results of a session of this model; see ``Recorder``."""
         return TrackingRecorder(self, self.tracker, session)
+
+    def export_parts(self, options: ExportOptions) -> list[ExportPart]:
+        """Gives the frame segmenter and the tracker's step."""
+        return [*super().export_parts(options), tracker_part(self, options)]
 
     def parts(self) -> TrackingParts:
         """Gives what a session needs of the model."""

@@ -2,12 +2,16 @@
 
 from .base import SegmenterBase
 from .explaining import RecordedSession, query_attention
+from .exporting import ExportOptions, ExportPart, FrameSize, random_frames
 from .frame_segmenter import FrameSegmenter, frame_targets
 from .frame_store import FrameStore, KeepingSpace, SequenceBuffer
 from .session import Recorder, ResultPlace, ResultSettings, VideoSession
 
 __all__ = [
+    "ExportOptions",
+    "ExportPart",
     "FrameSegmenter",
+    "FrameSize",
     "FrameStore",
     "KeepingSpace",
     "RecordedSession",
@@ -19,4 +23,5 @@ __all__ = [
     "VideoSession",
     "frame_targets",
     "query_attention",
+    "random_frames",
 ]

@@ -15,10 +15,12 @@ from torch.nn import functional as F
 
 from vidseg.config import CfgNode
 from vidseg.errors import ConfigError, DataError, UserError
+from vidseg.layers.recording import is_recorded
 from vidseg.modeling.build import build_backbone, build_sem_seg_head
 from vidseg.modeling.transformer_decoder import DecoderOutput
 from vidseg.structures import VideoInstances
 
+from .exporting import ExportOptions, ExportPart, segmenter_part
 from .session import ResultPlace, VideoSession
 
 __all__ = ["SegmenterBase"]
@@ -147,6 +149,10 @@ class SegmenterBase(nn.Module):
         """Makes the session of a model; subclasses implement it."""
         raise NotImplementedError
 
+    def export_parts(self, options: ExportOptions) -> list[ExportPart]:
+        """Gives what can be exported as a graph: here the frame segmenter."""
+        return [segmenter_part(self, options)]
+
     def preprocess(self, frames: Tensor, *, size: Size | None = None) -> Tensor:
         """Normalises frames and pads them below and to the right with zeros.
 
@@ -168,7 +174,7 @@ class SegmenterBase(nn.Module):
     def padded_size(self, *sizes: Size) -> Size:
         """The smallest allowed (height, width) that holds all of the sizes."""
         step = max(self.size_divisibility, 1)
-        height, width = (-(-max(side) // step) * step for side in zip(*sizes, strict=True))
+        height, width = ((max(side) + step - 1) // step * step for side in zip(*sizes, strict=True))
         return height, width
 
     def segment(
@@ -192,7 +198,7 @@ class SegmenterBase(nn.Module):
         unless the backbone knows better, which keeps results apart from the window size.
         """
         is_alike = getattr(self.backbone, "is_batch_invariant", False)
-        if self.training or x.device.type != "cpu" or len(x) <= 1 or is_alike:
+        if is_alike or is_recorded() or self.training or x.device.type != "cpu" or len(x) <= 1:
             return self.backbone(x)
         frames = [self.backbone(frame) for frame in x.split(1)]
         return {name: torch.cat([f[name] for f in frames]) for name in frames[0]}
