@@ -64,7 +64,7 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
 
 def test_every_file_is_used_and_writes_text_alone() -> None:
     page = render(payloads.empty())
-    sources = [*PACKAGE.glob("*.js"), PACKAGE / "page.css"]
+    sources = [*PACKAGE.glob("*.js"), *PACKAGE.glob("*.css")]
     assert len(sources) > 2
     for source in sources:
         text = source.read_text()

@@ -14,6 +14,7 @@ from typing import Any
 __all__ = ["render"]
 
 # In the order in which the browser reads them: constants stand before their first use.
+_STYLES = ("page.css", "player.css")
 _SCRIPTS = (
     "elements.js",
     "tables.js",
@@ -40,7 +41,7 @@ def render(payload: Mapping[str, Any]) -> str:
         ValueError: if a number of the payload is not finite; a value that is undefined is ``None``.
     """
     text = json.dumps(payload, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    style = _read("page.css")
+    style = "\n".join(map(_read, _STYLES))
     script = '"use strict";\n' + "\n".join(map(_read, _SCRIPTS))
     parts = {
         "title": html.escape(str(payload["title"])),

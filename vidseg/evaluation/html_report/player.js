@@ -31,8 +31,8 @@ function playerPanel({ videos, ranking, classNames }, chosen) {
   const tools = element("div", { class: "tools" },
     element("label", { for: "player-video" }, "Video"),
     choice,
-    wordButton("Previous video", turn(-1), single),
-    wordButton("Next video", turn(1), single),
+    wordButton("Previous", turn(-1), { disabled: single, "aria-label": "Previous video" }),
+    wordButton("Next", turn(1), { disabled: single, "aria-label": "Next video" }),
   );
   return {
     panel: element("div", { class: "stack player" }, tools, stage),
@@ -131,8 +131,8 @@ function scoreField(predictions, chosen) {
   };
 }
 
-function wordButton(text, onclick, disabled = false) {
-  return element("button", { type: "button", class: "plain", disabled, onclick }, text);
+function wordButton(text, onclick, more = {}) {
+  return element("button", { type: "button", class: "plain", onclick, ...more }, text);
 }
 
 function iconButton(name, shape, onclick) {
