@@ -304,8 +304,10 @@ def test_playing_heeds_the_wish_for_less_motion(open_page: Open, motion: str, st
 def test_timeline_jumps(open_page: Open) -> None:
     page = open_page("ordinary", section="player/1")
     bar = page.locator(".states").first
-    assert "switched in 6 frames, missed in 4 frames" in bar.get_attribute("aria-label")
-    assert bar.locator(".state").all_inner_texts() == ["", "s", "", "m", ""]
+    assert "found in 18 frames, switched in 2 frames, missed in 4 frames" in bar.get_attribute(
+        "aria-label"
+    )
+    assert bar.locator(".state").all_inner_texts() == ["", "s", "", "s", "", "m", ""]
     width = bar.bounding_box()["width"]
     bar.click(position={"x": width * 8.5 / 24, "y": 5})
     assert frame(page) == "frame 8"
@@ -360,6 +362,15 @@ def test_scheme_and_keys_of_the_tabs(open_page: Open) -> None:
     assert page.evaluate("document.activeElement.id") == "tab-classes"
     page.keyboard.press("End")
     assert page.locator("#panel-player").is_visible()
+
+
+def test_all_sections_are_printed(open_page: Open) -> None:
+    page = open_page("ordinary", section="player/0")
+    page.emulate_media(media="print")
+    assert page.locator("main > section:visible").count() == len(SECTIONS)
+    assert not page.get_by_role("tablist").is_visible()
+    title = "getComputedStyle(document.querySelector('#panel-curves'), '::before').content"
+    assert page.evaluate(title) == '"Precision\N{EN DASH}recall"'
 
 
 def test_links_that_name_no_section_change_nothing(open_page: Open) -> None:

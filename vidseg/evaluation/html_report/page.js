@@ -67,7 +67,8 @@ function addTab(id, text, panel, go) {
   const [tabId, panelId] = [`tab-${id}`, `panel-${id}`];
   const opens = { "aria-controls": panelId, onclick: () => go(id) };
   const tab = element("button", { type: "button", role: "tab", id: tabId, ...opens }, text);
-  const section = element("section", { role: "tabpanel", id: panelId, "aria-labelledby": tabId, tabindex: -1 }, panel);
+  const names = { "aria-labelledby": tabId, "data-title": text, tabindex: -1 };
+  const section = element("section", { role: "tabpanel", id: panelId, ...names }, panel);
   document.getElementById("tabs").append(tab);
   document.getElementById("main").append(section);
   return {

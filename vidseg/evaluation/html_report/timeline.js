@@ -123,7 +123,7 @@ function inWords({ states, crowd }) {
 function stateLegend() {
   const words = {
     f: "found",
-    s: "switched: other than before",
+    s: "switched: another track",
     m: "missed: no prediction there",
     x: "false: no truth there",
   };
