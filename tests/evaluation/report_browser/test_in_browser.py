@@ -348,6 +348,22 @@ def test_tracks_are_toggled_and_named(open_page: Open) -> None:
     assert colours[0] == colours[1] == colours[2] != colours[3] == colours[4]
 
 
+@pytest.mark.parametrize("width", [1280, 420])
+def test_nothing_moves_while_the_reader_looks(open_page: Open, width: int) -> None:
+    page = open_page("crowded", width, section="player")
+    before = page.locator(".timeline").bounding_box()
+    for checkbox in (0, 1, 2):  # names that are markup, short and without end
+        page.locator(".timeline input").nth(2 * checkbox).focus()
+        page.keyboard.press("ArrowRight")
+    page.locator(".states").first.click(position={"x": 100, "y": 5})
+    page.evaluate("scrollTo(0, 0)")
+    assert page.locator(".timeline").bounding_box() == before
+    shifts = """new Promise((tell) => new PerformanceObserver((list) =>
+      tell(list.getEntries().reduce((sum, entry) => sum + entry.value, 0))
+    ).observe({type: "layout-shift", buffered: true}) || setTimeout(() => tell(0), 200))"""
+    assert page.evaluate(shifts) < 0.01
+
+
 def test_scheme_and_keys_of_the_tabs(open_page: Open) -> None:
     page = open_page("ordinary", color_scheme="light")
     ground = "getComputedStyle(document.body).backgroundColor"
