@@ -122,7 +122,9 @@ def test_boxes_and_masks_that_they_want(theirs: Any, json_file: str) -> None:
         assert np.array_equal(rle.decode(item["segmentation"]), mask)
     broken = changed(json_file, segmentations=[{"size": [24, 32], "counts": [1]}] * 3)
     register_datasets(broken)
-    with pytest.raises(DataError, match=r"changed.json: annotation 1, video 1, frame 0 .* covers 1"):
+    with pytest.raises(
+        DataError, match=r"changed.json: annotation 1, video 1, frame 0 .* covers 1"
+    ):
         theirs.DatasetCatalog.get(broken)
 
 

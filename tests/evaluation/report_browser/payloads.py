@@ -84,15 +84,17 @@ def street(images: bool, name: str = "0000/street") -> Payload:
         "length": length,
         "frames": [{"index": f, "image": picture(f) if images else None} for f in shown],
         "truth": [
-            track("11", 0, "person 1", walk, shown, "ffffffffsfffffsfffmmmmff"),
+            track("11", 0, "person 1", walk, shown, "ffffffffssssssffffmmmmff"),
             track("12", 1, "giant_panda 2", panda, shown, "..mmmmffffffffffffffff.."),
-            {**track("13", 0, "person 3", crowd, shown, "." * length), "crowd": True},
+            {**track("13", 0, "person 3", crowd, shown, "f" * 23 + "."), "crowd": True},
         ],
         "predictions": [
             predicted("0", 0, "person", walk, shown, "ffffffff......ffff....ff", 0.91, 0),
-            predicted("1", 0, "person", walk, shown, "........ffffffssxx......", 0.5, 0),
+            predicted("1", 0, "person", walk, shown, "........ssssss.xxx......", 0.5, None),
             predicted("2", 1, "giant_panda", panda, shown, "......ffffffffffffffff..", 0.77, 1),
             predicted("3", 2, "skateboard", stray, shown, "x" * length, 0.05, None),
+            predicted("4", 0, "person", crowd, shown, "f" * 23 + ".", 0.4, 2),
+            predicted("5", 0, "person", crowd, shown, "." * 12 + "f" * 11 + ".", 0.3, 2),
         ],
     }
 

@@ -304,10 +304,10 @@ def test_playing_heeds_the_wish_for_less_motion(open_page: Open, motion: str, st
 def test_timeline_jumps(open_page: Open) -> None:
     page = open_page("ordinary", section="player/1")
     bar = page.locator(".states").first
-    assert "found in 18 frames, switched in 2 frames, missed in 4 frames" in bar.get_attribute(
+    assert "found in 14 frames, switched in 6 frames, missed in 4 frames" in bar.get_attribute(
         "aria-label"
     )
-    assert bar.locator(".state").all_inner_texts() == ["", "s", "", "s", "", "m", ""]
+    assert bar.locator(".state").all_inner_texts() == ["", "s", "", "m", ""]
     width = bar.bounding_box()["width"]
     bar.click(position={"x": width * 8.5 / 24, "y": 5})
     assert frame(page) == "frame 8"
@@ -334,18 +334,21 @@ def test_tracks_are_toggled_and_named(open_page: Open) -> None:
     page.get_by_role("button", name="all", exact=True).click()
     page.get_by_label("score at least").fill("0.6")
     checked = boxes.evaluate_all("all => all.map(box => box.checked)")
-    assert checked == [True, True, False, True, True, True, False]
+    assert checked == [True, True, True, True, True, False, False, False, False]
     box = page.locator("canvas").first.bounding_box()
     page.mouse.move(box["x"] + box["width"] * 20 / 160, box["y"] + box["height"] * 40 / 90)
     assert page.locator(".status").inner_text() == "Truth 1: person 1, found"
     boxes.nth(1).focus()
     assert page.locator(".status").inner_text() == "Prediction 1: person, score 0.91, found"
-    crowd = page.locator(".states").nth(5)
-    assert crowd.get_attribute("aria-label") == "Truth 3: person 3 (crowd). not counted"
+    crowd = page.locator(".states").nth(4)
+    assert crowd.get_attribute("aria-label") == "Truth 3: person 3 (crowd). found in 23 frames"
+    crowd.hover(position={"x": crowd.bounding_box()["width"] - 2, "y": 5})
+    assert page.locator(".status").inner_text().endswith("frame 23: not counted")
     chips = page.locator(".chip")
-    assert chips.all_inner_texts() == ["1", "1", "1b", "2", "2", "3", "x1"]
+    assert chips.all_inner_texts() == ["1", "1", "2", "2", "3", "3", "3b", "p1", "p2"]
     colours = chips.evaluate_all("all => all.map(e => e.style.backgroundColor)")
-    assert colours[0] == colours[1] == colours[2] != colours[3] == colours[4]
+    assert colours[0] == colours[1] != colours[2] == colours[3] != colours[4] == colours[5]
+    assert colours[7] == colours[8] not in colours[:7]
 
 
 @pytest.mark.parametrize("width", [1280, 420])

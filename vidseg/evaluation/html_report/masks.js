@@ -18,7 +18,7 @@ const CANVAS_WIDTH = 720; // pixels to which small masks are enlarged
 const KEY_SIZES = [7.5, 11]; // smallest and largest type of a key, in pixels of the page
 
 // Truths are numbered; a prediction has number and colour of its partner, with a letter from the
-// second on (1, 1b, 1c); predictions without partner are x1, x2, ...
+// second on (3, 3b, 3c: those on a crowd); predictions without partner are p1, p2, ... in grey.
 function tracksOf(video, classNames) {
   const seen = (track, side) => ({
     ...track, side, name: nameOf(track), kind: classNames[track.class] ?? "no class", visible: true,
@@ -32,7 +32,7 @@ function tracksOf(video, classNames) {
     const shared = seen(track, "prediction");
     if (track.partner === null || !(track.partner in truths)) {
       strangers += 1;
-      return { ...shared, ...STRANGER, partner: null, key: `x${strangers}`, group: -strangers };
+      return { ...shared, ...STRANGER, partner: null, key: `p${strangers}`, group: -strangers };
     }
     const before = partners.get(track.partner) ?? 0;
     partners.set(track.partner, before + 1);
@@ -106,7 +106,7 @@ function paint(canvas, video, tracks, owners, { picture, lit, keys }) {
   layer.height = height;
   const pixels = new ImageData(width, height);
   const centres = new Map();
-  const [full, weak] = picture ? [150, 60] : [235, 150];
+  const [full, weak] = picture ? [125, 45] : [235, 150];
   for (let y = 0, i = 0; y < height; y++) {
     for (let x = 0; x < width; x++, i++) {
       const owner = owners[i];

@@ -122,10 +122,10 @@ function inWords({ states, crowd }) {
 
 function stateLegend() {
   const words = {
-    f: "found",
-    s: "switched: another track",
-    m: "missed: no prediction there",
-    x: "false: no truth there",
+    f: "found by its partner",
+    s: "switched: another than its partner",
+    m: "missed: no prediction",
+    x: "false: no truth",
   };
   const items = Object.entries(words).map(([state, text]) => {
     const swatch = element("span", { class: `state state-${state}`, "aria-hidden": "true" }, letterOf(state));
