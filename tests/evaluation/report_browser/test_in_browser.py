@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from vidseg.evaluation.html_report.page import render
 
 pytestmark = pytest.mark.slow
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra dev")
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 DASH = "\N{EN DASH}"
 SECTIONS = ["overview", "classes", "curves", "videos", "player"]
 MAKERS = {
@@ -67,17 +65,6 @@ WEAK_TEXT = """() => {
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        pytest.skip(f"needs a browser on PATH: {', '.join(PROGRAMS)}")
-    with sync_api.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     files = {name: folder / f"{name}.html" for name in MAKERS}
@@ -87,36 +74,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def open_page(browser: Any, pages: dict[str, Path]) -> Iterator[Open]:
-    """Opens a page without network; whatever it complains of or asks for fails the test."""
-    contexts, complaints = [], []
-
-    def open_page(name: str, width: int = 1280, section: str = "", **settings: Any) -> Any:
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, offline=True, **settings
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(5000)
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        address = pages[name].as_uri()
-
-        def admit(route: Any) -> None:
-            wanted = route.request.url
-            if wanted.split("#")[0] == address or wanted.startswith("data:"):
-                return route.continue_()
-            complaints.append(f"asks for {wanted}")
-            return route.abort()
-
-        page.route("**/*", admit)
-        page.goto(f"{address}#{section}" if section else address)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
+def open_page(open_file: Open, pages: dict[str, Path]) -> Open:
+    """Opens a page by its name."""
+    return lambda name, *arguments, **settings: open_file(pages[name], *arguments, **settings)
 
 
 def column(page: Any, section: str, index: int) -> list[str]:
