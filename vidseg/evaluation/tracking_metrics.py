@@ -12,7 +12,7 @@ Shapes: T frames, G annotated tracks, P predicted tracks, A localisation thresho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ __all__ = [
     "Counts",
     "TrackedSequence",
     "add_counts",
+    "clear_matches",
     "clear_metrics",
     "count_clear",
     "count_hota",
@@ -40,7 +41,8 @@ Counts = dict[str, Floats]
 """Sums by name: ``(A,)`` for HOTA, scalars else."""
 
 ALPHAS: Floats = np.arange(0.05, 0.99, 0.05)
-MIN_IOU = 0.5  # of a match, for CLEAR and Identity
+MIN_IOU = 0.5
+"""Overlap of a match, for CLEAR and Identity."""
 MOSTLY_TRACKED, MOSTLY_LOST = 0.8, 0.2  # shares of the frames of a track
 _CONTINUES = 1000.0  # weight by which CLEAR prefers the track of the frame before to any overlap
 _EPSILON = float(np.finfo(np.float64).eps)  # equality with a threshold is a match
@@ -117,15 +119,7 @@ def count_clear(sequence: TrackedSequence) -> Counts:
     starts = np.zeros(num_truth, np.int64)
     last = np.full(num_truth, -1)  # predicted track of the last match
     before = np.full(num_truth, -1)  # the same, -1 unless it was in the frame before
-    for frame in range(num_frames):
-        rows, columns, table = _visible_part(sequence, frame)
-        if not table.size:
-            continue  # what was tracked before such a frame is still so after it
-        weights = table + _CONTINUES * (columns == before[rows][:, None])
-        weights[table < MIN_IOU - _EPSILON] = 0
-        best = linear_sum_assignment(weights, maximize=True)
-        chosen = weights[best] > _EPSILON
-        row, column = rows[best[0][chosen]], columns[best[1][chosen]]
+    for frame, row, column in clear_matches(sequence):
         switches += float(((last[row] >= 0) & (last[row] != column)).sum())
         followed[row] += 1
         starts[row] += before[row] < 0
@@ -133,7 +127,7 @@ def count_clear(sequence: TrackedSequence) -> Counts:
         before[:] = -1
         before[row] = column
         hits += len(row)
-        overlap += float(table[best][chosen].sum())
+        overlap += float(sequence.overlaps[frame, row, column].sum())
     shares = followed / np.maximum(sequence.truth_lengths, 1)
     mostly, partly = (shares > MOSTLY_TRACKED).sum(), (shares >= MOSTLY_LOST).sum()
     values = {
@@ -149,6 +143,29 @@ def count_clear(sequence: TrackedSequence) -> Counts:
         "MOTP_sum": overlap,
     }
     return {name: np.float64(value) for name, value in values.items()}
+
+
+def clear_matches(sequence: TrackedSequence) -> Iterator[tuple[int, Ints, Ints]]:
+    """Matches tracks one to one in each frame, at IoU 0.5; whoever was matched before stays so.
+
+    Yields:
+        a frame in which both annotated and predicted tracks are visible, in their order, the
+        numbers of the annotated tracks with a match, and those of the predicted ones.
+    """
+    num_frames, num_truth = sequence.truth_visible.shape
+    before = np.full(num_truth, -1)
+    for frame in range(num_frames):
+        rows, columns, table = _visible_part(sequence, frame)
+        if not table.size:
+            continue  # what was tracked before such a frame is still so after it
+        weights = table + _CONTINUES * (columns == before[rows][:, None])
+        weights[table < MIN_IOU - _EPSILON] = 0
+        best = linear_sum_assignment(weights, maximize=True)
+        chosen = weights[best] > _EPSILON
+        row, column = rows[best[0][chosen]], columns[best[1][chosen]]
+        before[:] = -1
+        before[row] = column
+        yield frame, row, column
 
 
 def count_identity(sequence: TrackedSequence) -> Counts:

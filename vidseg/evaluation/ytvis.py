@@ -31,9 +31,8 @@ from .ytvis_matching import (
     AREA_RANGES,
     DETECTION_LIMITS,
     OCCLUSION_RANGES,
-    Matches,
+    MatchedTracks,
     Ranges,
-    accumulate,
     match_tracks,
 )
 
@@ -102,6 +101,7 @@ class YTVISScores:
         precision: float64 ``(T, R, K, A, M)``; with occlusion levels ``(T, R, K, A, O, M)``.
         recall: float64 ``(T, K, A, M)`` or ``(T, K, A, O, M)``.
         scores: score at which a recall level is reached, shaped as ``precision``.
+        matched: what they were counted from; classes are numbered by ascending id.
         has_occlusion: whether the arrays have the axis O.
     """
 
@@ -110,6 +110,7 @@ class YTVISScores:
     precision: np.ndarray
     recall: np.ndarray
     scores: np.ndarray
+    matched: MatchedTracks
     has_occlusion: bool = False
 
     @property
@@ -148,6 +149,21 @@ class YTVISScores:
             for name, id_ in zip(names, self.category_ids, strict=True)
         ]
         return {label: self.value(metric, category=k) for k, label in enumerate(labels)}
+
+    def per_video(self) -> dict[Any, dict[str, float]]:
+        """Gives AP, AP50 and AP75 of each video alone by its id.
+
+        They are means over the classes that are annotated in it, nan if there is none.
+        """
+        figures = {}
+        for number, video_id in enumerate(self.matched.video_ids):
+            precision = self.matched.video_precision(number)  # (T, R, K)
+            parts = {"AP": precision, "AP50": precision[0], "AP75": precision[5]}
+            figures[video_id] = {
+                name: float(part.mean()) if part.size else float("nan")
+                for name, part in parts.items()
+            }
+        return figures
 
 
 def evaluate_ytvis(
@@ -218,25 +234,26 @@ def _score(
     all_classes = dict.fromkeys(truth.category_ids, 0)
     classes = all_classes if class_agnostic else {k: i for i, k in enumerate(all_classes)}
     ranges = Ranges.build(occlusion=occlusion)
-    curves = _score_classes(truth, predictions, classes, ranges, strict=strict)
+    matched = _match(truth, predictions, classes, ranges, strict=strict)
+    curves = [matched.curves(number) for number in range(max(classes.values(), default=-1) + 1)]
     precision, recall, scores = (
         _unflatten(np.stack(parts, axis=-3), occlusion=occlusion)
         for parts in zip(*curves, strict=True)
     )
     ids = [0] if class_agnostic else truth.category_ids
     names = [ALL_CLASSES] if class_agnostic else [truth.category_names[key] for key in ids]
-    return YTVISScores(ids, names, precision, recall, scores, has_occlusion=occlusion)
+    return YTVISScores(ids, names, precision, recall, scores, matched, has_occlusion=occlusion)
 
 
-def _score_classes(
+def _match(
     truth: GroundTruth,
     predictions: Sequence[Track],
     classes: Mapping[Any, int],
     ranges: Ranges,
     *,
     strict: bool,
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Gives the curves of every class, as ``accumulate`` does.
+) -> MatchedTracks:
+    """Finds what became of every prediction.
 
     Args:
         truth: annotations.
@@ -280,14 +297,7 @@ def _score_classes(
         forgotten=has_id_zero if strict else None,
     )
     scores = np.array([track.score for track in ours.tracks], dtype=np.float64)
-    ranks = ranks_in_groups(ours.groups)
-    curves = []
-    for number in range(max(classes.values(), default=-1) + 1):
-        mine = slice(*np.searchsorted(ours.groups // len(videos), [number, number + 1]))
-        counted = ~ignored[:, theirs.groups // len(videos) == number]
-        of_class = Matches(matches.is_hit[mine], matches.is_ignored[mine])
-        curves.append(accumulate(scores[mine], ranks[mine], of_class, counted.sum(axis=1)))
-    return curves
+    return MatchedTracks(truth.video_ids, ours.groups, scores, matches, theirs.groups, ~ignored)
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ class Track:
         is_crowd: whether it stands for a group that any number of predictions may hit.
         occlusion: OVIS occlusion score in [0, 1].
         has_occlusion: whether any frame says how occluded the track is.
-        id: annotation id.
+        id: annotation id; of a prediction, its place in the file.
         where: file and place in it, for messages.
     """
 
@@ -66,6 +66,7 @@ class GroundTruth:
         category_names: name by category id.
         tracks: all annotated tracks, in file order.
         video_lengths: number of frames by video id, where the file tells it.
+        videos: what the file says of each video, by id.
     """
 
     name: str
@@ -74,6 +75,7 @@ class GroundTruth:
     category_names: dict[Any, str]
     tracks: list[Track] = field(default_factory=list)
     video_lengths: dict[Any, int] = field(default_factory=dict)
+    videos: dict[Any, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def load_ground_truth(
@@ -110,7 +112,7 @@ def load_ground_truth(
     names = {key: str(category.get("name", key)) for key, category in categories.items()}
     lengths = {key: _length(video) for key, video in videos.items()}
     known = {key: length for key, length in lengths.items() if length is not None}
-    return GroundTruth(name, sorted(videos), sorted(categories), names, tracks, known)
+    return GroundTruth(name, sorted(videos), sorted(categories), names, tracks, known, videos)
 
 
 def load_results(
@@ -148,7 +150,7 @@ def load_results(
             continue
         where = f"{name}: entry {index}"
         track = Track(video_id, category_id, _predicted_masks(segmentations, where), where=where)
-        track.score = _score(score, where)
+        track.score, track.id = _score(score, where), index
         tracks.append(track)
     return tracks
 

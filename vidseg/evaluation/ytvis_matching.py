@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ __all__ = [
     "IOU_THRESHOLDS",
     "OCCLUSION_RANGES",
     "RECALL_LEVELS",
+    "MatchedTracks",
     "Matches",
     "Ranges",
     "accumulate",
@@ -89,6 +91,78 @@ class Matches:
 
     is_hit: np.ndarray
     is_ignored: np.ndarray
+
+
+@dataclass
+class MatchedTracks:
+    """All that precision and recall are counted from: N predictions, G ground truths.
+
+    A group is a class in a video, numbered ``class * len(video_ids) + video``.
+
+    Args:
+        video_ids: ascending.
+        groups: of the predictions, ascending, and within a group by falling score, int64 ``(N,)``.
+        scores: of the predictions, float64 ``(N,)``.
+        matches: of the predictions.
+        truth_groups: of the ground truths, ascending, int64 ``(G,)``.
+        is_counted: ground truths that are to be found, bool ``(L, G)``.
+    """
+
+    video_ids: list[Any]
+    groups: np.ndarray
+    scores: np.ndarray
+    matches: Matches
+    truth_groups: np.ndarray
+    is_counted: np.ndarray
+
+    def curves(
+        self, number: int, *, video: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Gives precision, recall and scores of a class, see ``accumulate``.
+
+        Args:
+            number: of the class.
+            video: number of the video that is looked at alone; all by default.
+        """
+        num_videos = len(self.video_ids)
+        first = number * num_videos + (video or 0)
+        bounds = [first, first + (num_videos if video is None else 1)]
+        mine = slice(*np.searchsorted(self.groups, bounds))
+        theirs = slice(*np.searchsorted(self.truth_groups, bounds))
+        matches = Matches(self.matches.is_hit[mine], self.matches.is_ignored[mine])
+        num_truths = self.is_counted[:, theirs].sum(axis=1)
+        return accumulate(
+            self.scores[mine], ranks_in_groups(self.groups[mine]), matches, num_truths
+        )
+
+    def video_precision(self, video: int) -> np.ndarray:
+        """Gives the precision of each class that a video alone has: ``(T, R, K)``, K may be 0.
+
+        Args:
+            video: its number.
+        """
+        num_videos = len(self.video_ids)
+        of_video = self.truth_groups % num_videos == video
+        groups = np.unique(self.truth_groups[of_video & self.is_counted[0]])
+        shape = (len(IOU_THRESHOLDS), len(RECALL_LEVELS), 0)
+        curves = [self.curves(group // num_videos, video=video)[0] for group in groups.tolist()]
+        parts = [curve[:, :, :1, -1] for curve in curves]
+        return np.concatenate([np.zeros(shape), *parts], axis=2)
+
+    def best_score(self) -> float:
+        """Gives the score from which on predictions have the best F1 at the lowest IoU threshold.
+
+        All classes are counted together. Without any hit, ``-inf``.
+        """
+        order = np.argsort(-self.scores, kind="stable")
+        hits = np.cumsum(self.matches.is_hit[order, 0, 0])
+        wrong = ~self.matches.is_hit[order, 0, 0] & ~self.matches.is_ignored[order, 0, 0]
+        scores = self.scores[order]
+        is_last = np.append(scores[1:] != scores[:-1], True)[: len(scores)]  # of equal scores
+        if not hits.any():
+            return -np.inf
+        f1 = 2 * hits / (hits + np.cumsum(wrong) + self.is_counted[0].sum())
+        return float(scores[np.where(is_last, f1, -1).argmax()])
 
 
 def match_tracks(
