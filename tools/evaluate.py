@@ -14,6 +14,7 @@ from typing import Any
 # A checkout works without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from vidseg.commands import positive
 from vidseg.errors import run_command
 
 EXAMPLE = """example:
@@ -25,7 +26,8 @@ YTVIS_EXAMPLE = """examples:
   python tools/evaluate.py ytvis --gt valid.json --results results.json
   python tools/evaluate.py ytvis --gt valid.json --results results.json --ovis --out eval
 
---out DIR receives metrics.json (percent), per_class.csv and results.zip for the servers.
+--out DIR receives metrics.json (percent), per_class.csv and results.zip for the servers. --report
+writes a page that opens offline: tables, curves, the videos with the worst first, and a player.
 """
 ALIASES = {"tracking": ["hota"]}
 TRACKING_EXAMPLE = """example:
@@ -72,16 +74,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=raw)
     commands = parser.add_subparsers(dest="command", required=True, metavar="METRIC")
-    ytvis = commands.add_parser(
-        "ytvis",
-        help="YouTube-VIS AP and AR, OVIS occlusion levels",
-        description="Scores tracks by YouTube-VIS AP and AR, as the official evaluator does.",
-        epilog=YTVIS_EXAMPLE,
-        formatter_class=raw,
-    )
-    ytvis.add_argument("--gt", required=True, metavar="FILE", help="annotations, YouTube-VIS json")
-    ytvis.add_argument("--results", required=True, metavar="FILE", help="predicted tracks, json")
-    ytvis.add_argument("--output", metavar="FILE", help="write the metrics there (json, percent)")
+    metrics = "YouTube-VIS AP and AR, as the official evaluator does, or OVIS occlusion levels"
+    ytvis = _add_metric(commands, "ytvis", metrics, YTVIS_EXAMPLE, score_ytvis_files)
+    _add_tracks(ytvis)
     ytvis.add_argument("--out", metavar="DIR", help="write all files of a report there")
     ytvis.add_argument("--ovis", action="store_true", help="add the occlusion levels of OVIS")
     ytvis.add_argument("--class-agnostic", action="store_true", help="merge all classes into one")
@@ -93,7 +88,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
         action="store_true",
         help="repeat the official evaluator's fault with annotation id 0",
     )
-    ytvis.set_defaults(run=score_ytvis_files)
     commands.add_parser(
         "ovis",
         parents=[ytvis],
@@ -138,13 +132,38 @@ def _add_metric(
     return parser
 
 
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("report")
+    group.add_argument("--report", metavar="FILE", help="write a page that opens offline (html)")
+    group.add_argument(
+        "--images", metavar="DIR", help="frames for its player, below this folder (default: none)"
+    )
+    group.add_argument(
+        "--report-videos",
+        type=positive,
+        default=20,
+        metavar="N",
+        help="videos in the player, the worst ones (default: %(default)s)",
+    )
+    group.add_argument(
+        "--report-frames",
+        type=positive,
+        default=36,
+        metavar="N",
+        help="frames of each video in the player (default: %(default)s)",
+    )
+
+
+def _add_tracks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--gt", required=True, metavar="FILE", help="annotations, YouTube-VIS json")
+    parser.add_argument("--results", required=True, metavar="FILE", help="predicted tracks, json")
+    _add_report(parser)
+
+
 def _add_tracking(commands: Any) -> None:
     metrics = "HOTA, CLEAR (MOTA) and Identity (IDF1)"
     tracking = _add_metric(commands, "tracking", metrics, TRACKING_EXAMPLE, score_tracking_files)
-    tracking.add_argument(
-        "--gt", required=True, metavar="FILE", help="annotations, YouTube-VIS json"
-    )
-    tracking.add_argument("--results", required=True, metavar="FILE", help="predicted tracks, json")
+    _add_tracks(tracking)
     tracking.add_argument(
         "--min-score", type=float, default=-inf, metavar="S", help="leave out tracks below"
     )
@@ -248,6 +267,11 @@ def score_tracking_files(args: argparse.Namespace) -> int:
         for name, figures in scores.per_class.items():
             metrics |= _named(f"tracking/{{}}-{name}", report.in_percent(figures, plain=PLAIN))
     _finish(args, metrics, scores.per_video, HEADLINE, PLAIN)
+    if args.report:
+        from vidseg.evaluation.html_report import tracking_report
+
+        chosen = {"class_agnostic": args.class_agnostic, "min_score": args.min_score}
+        _write_report(args, tracking_report, args.gt, args.results, scores, **chosen)
     return 0
 
 
@@ -356,14 +380,27 @@ def score_ytvis_files(args: argparse.Namespace) -> int:
         f"segm/{name}": value
         for name, value in report.percent_metrics(scores, per_class=args.per_class).items()
     }
-    if args.output:
-        report.write_metrics(Path(args.output), metrics)
+    _finish(args, metrics, scores.per_video(), ("AP", "AP50", "AP75"))
     if args.out:
         directory = Path(args.out)
         report.write_metrics(directory / "metrics.json", metrics)
         report.write_per_class(directory / "per_class.csv", scores)
         report.write_zip(directory / "results.zip", Path(args.results))
+    if args.report:
+        from vidseg.evaluation.html_report import ytvis_report
+
+        chosen = {"class_agnostic": args.class_agnostic}
+        _write_report(args, ytvis_report, args.gt, args.results, scores, **chosen)
     return 0
+
+
+def _write_report(
+    args: argparse.Namespace, make: Callable[..., dict[str, Any]], *scored: Any, **chosen: Any
+) -> None:
+    from vidseg.evaluation.html_report import Limits, write_report
+
+    limits = Limits(videos=args.report_videos, frames=args.report_frames)
+    write_report(args.report, make(*scored, images=args.images, limits=limits, **chosen))
 
 
 if __name__ == "__main__":

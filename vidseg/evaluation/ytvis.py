@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from vidseg.errors import DataError
-from vidseg.mask_runs import ranks_in_groups
 
 from .ytvis_files import GroundTruth, Track, load_ground_truth, load_results
 from .ytvis_groups import GroupedTracks, check_masks, measure_tracks, pairs_in_groups
