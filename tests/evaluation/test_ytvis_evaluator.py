@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import math
+import re
 import subprocess
 import sys
 import zipfile
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vidseg import rle
 from vidseg.config import get_cfg
@@ -234,7 +236,11 @@ def test_the_data_set_decides_on_the_evaluator(
     gt = tmp_path / "boxes.json"
     gt.write_text(json.dumps(make_gt()))
     metadata = SimpleNamespace(
-        name="boxes", evaluator="ytvis", json_file=str(gt), category_ids=[10, 20, 30, 40]
+        name="boxes",
+        evaluator="ytvis",
+        json_file=str(gt),
+        category_ids=[10, 20, 30, 40],
+        image_root="",
     )
     monkeypatch.setattr(DatasetCatalog, "metadata", lambda name: metadata)
     cfg = get_cfg()
@@ -283,3 +289,48 @@ def test_ranks_put_their_videos_together(tmp_path: Path) -> None:
     assert [float(output) for output in outputs] == [pytest.approx(100)] * 2
     records = json.loads((tmp_path / "out" / "results.json").read_text())
     assert sorted(one["video_id"] for one in records) == [1] * 3 + [2] * 3 + [3] * 3
+
+
+def test_a_report_lies_beside_the_metrics(tmp_path: Path) -> None:
+    Image.new("RGB", (SIZE[1], SIZE[0])).save(tmp_path / "0.png")
+    gt = make_gt()
+    for video in gt["videos"]:
+        video["file_names"] = ["0.png"] * FRAMES
+    evaluator = YTVISEvaluator(gt, tmp_path, dataset_name="boxes", report_videos=2, images=tmp_path)
+    predictions = {video: predict(video, shift=3 * (video == 2)) for video in range(3)}
+    metrics = run(evaluator, predictions)
+    page = (tmp_path / "report.html").read_text()
+    text = re.search(r'id="payload">(.*?)</script>', page)
+    assert text is not None
+    payload = json.loads(text[1])
+    assert payload["title"] == "boxes: YouTube-VIS AP"
+    assert payload["figures"][0]["value"] == pytest.approx(metrics["AP"], abs=1e-4)
+    assert [video["id"] for video in payload["videos"]] == ["3", "1"]  # the worst ones
+    assert payload["videos"][0]["frames"][0]["image"]
+    cfg = get_cfg()
+    cfg.TEST.REPORT_VIDEOS = 0
+    metadata = SimpleNamespace(json_file=gt, category_ids=[], name="boxes", image_root="")
+    (tmp_path / "report.html").unlink()
+    run(YTVISEvaluator(**YTVISEvaluator.from_config(cfg, metadata, tmp_path)), predictions)  # type: ignore[arg-type]
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), ValueError("strange")])
+def test_a_report_that_fails_costs_nothing_but_itself(
+    error: Exception,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    predictions = {video: predict(video) for video in range(3)}
+    evaluator = YTVISEvaluator(make_gt(), tmp_path, dataset_name="boxes", report_videos=2)
+    metrics = run(evaluator, predictions)
+    (tmp_path / "metrics.json").unlink()
+    monkeypatch.setattr("vidseg.evaluation.html_report.ytvis_report", fail)
+    assert run(evaluator, predictions) == pytest.approx(metrics, nan_ok=True)
+    assert (tmp_path / "metrics.json").exists()
+    assert not (tmp_path / "report.html").exists(), "it would be that of another evaluation"
+    assert f"no report.html of boxes was written: {error!r}" in caplog.text

@@ -259,6 +259,7 @@ def _test() -> CfgNode:
     node = CfgNode()
     node.EVALUATOR = ""  # name in EVALUATOR_REGISTRY; "" for the one that each data set names
     node.EVAL_PERIOD = 0  # iterations between evaluations; 0 only at the end
+    node.REPORT_VIDEOS = 8  # videos in the player of report.html, the worst ones; 0 writes none
     node.EXPECTED_RESULTS = []  # [task, metric, value, tolerance] checked after evaluation
     node.BEST_METRIC = ""  # e.g. segm/AP: its best checkpoints are kept; "" for none
     node.KEEP_BEST = 1  # how many best checkpoints

@@ -20,7 +20,7 @@ from .report import (
     write_results,
     write_zip,
 )
-from .ytvis import score_ytvis
+from .ytvis import YTVISScores, score_ytvis
 
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
@@ -32,6 +32,7 @@ __all__ = ["YTVISEvaluator"]
 logger = logging.getLogger(__name__)
 
 TASK = "segm"
+REPORT_FRAMES = 24  # of each video in the player
 
 
 @EVALUATOR_REGISTRY.register(name="ytvis")
@@ -39,7 +40,8 @@ class YTVISEvaluator(Evaluator):
     """Writes ``results.json`` and its zip for the servers, and scores it where that is possible.
 
     Files in ``output_dir``: ``results.json``, ``results.zip`` (submission), ``metrics.json`` (flat,
-    percent), ``per_class.csv``. OVIS levels are added if the annotations have them.
+    percent), ``per_class.csv``, ``report.html`` (for a browser). OVIS levels are added if the
+    annotations have them.
 
     Args:
         gt: annotations in YouTube-VIS form, a path or loaded json; test splits have none.
@@ -47,6 +49,8 @@ class YTVISEvaluator(Evaluator):
             if empty.
         output_dir: where the files go; created when they are written.
         dataset_name: for messages.
+        report_videos: videos in the player of the report, the worst ones; 0 writes no report.
+        images: folder of the frames for that player; without it there are masks alone.
 
     Note:
         Tracks of classes that the data set does not have are dropped, and counted in a warning.
@@ -61,21 +65,27 @@ class YTVISEvaluator(Evaluator):
         *,
         category_ids: Sequence[int] = (),
         dataset_name: str = "the data set",
+        report_videos: int = 0,
+        images: str | os.PathLike[str] | None = None,
     ) -> None:
         self._gt = gt
         self._output_dir = Path(output_dir)
         self._category_ids = list(category_ids)
         self._dataset_name = dataset_name
+        self._report_videos = report_videos
+        self._images = images or None
         self.reset()
 
     @classmethod
     def from_config(cls, cfg: CfgNode, metadata: Metadata, output_dir: Path) -> dict[str, Any]:
-        """See the base class; the config itself has no say here."""
+        """See the base class; of the config, only the size of the report counts."""
         return {
             "gt": metadata.json_file,
             "output_dir": output_dir,
             "category_ids": metadata.category_ids,
             "dataset_name": metadata.name,
+            "report_videos": cfg.TEST.REPORT_VIDEOS,
+            "images": metadata.image_root,
         }
 
     def encode(self, sample: dict[str, Any], prediction: VideoInstances) -> dict[str, Any]:
@@ -132,7 +142,8 @@ class YTVISEvaluator(Evaluator):
             )
             return {TASK: {}}
         occlusion = all("occlusion" in annotation for annotation in gt["annotations"])
-        scores = score_ytvis(gt, list(tracks()), occlusion=occlusion)
+        found = list(tracks())
+        scores = score_ytvis(gt, found, occlusion=occlusion)
         logger.info("%s: %d videos\n%s", self._dataset_name, len(results), format_scores(scores))
         metrics = percent_metrics(scores)
         write_metrics(
@@ -140,7 +151,25 @@ class YTVISEvaluator(Evaluator):
             {f"{TASK}/{name}": value for name, value in metrics.items()},
         )
         write_per_class(self._output_dir / "per_class.csv", scores)
+        if self._report_videos > 0:
+            self._write_report(gt, found, scores)
         return {TASK: metrics}
+
+    def _write_report(
+        self, gt: Mapping[str, Any], found: list[dict[str, Any]], scores: YTVISScores
+    ) -> None:
+        """Writes the page; the evaluation is worth more, so that no fault of it may end that."""
+        from .html_report import Limits, write_report, ytvis_report
+
+        path = self._output_dir / "report.html"
+        try:
+            path.unlink(missing_ok=True)  # that of an earlier evaluation would mislead
+            limits = Limits(videos=self._report_videos, frames=REPORT_FRAMES)
+            payload = ytvis_report(gt, found, scores, images=self._images, limits=limits)
+            payload["title"] = f"{self._dataset_name}: {payload['title']}"
+            write_report(path, payload)
+        except Exception as error:
+            logger.warning("no report.html of %s was written: %r", self._dataset_name, error)
 
     def _ids(self) -> list[int]:
         if not self._category_ids:

@@ -83,10 +83,10 @@ def empty_payload(title: str, metric: str) -> Payload:
     }
 
 
-def facts(gt: Any, results: Any, **more: Any) -> list[list[str]]:
-    """Gives names and values that tell what was scored."""
-    told = {"ground truth": gt, "results": results, **more, "vidseg": vidseg.__version__}
-    return [[name.replace("_", " "), str(value)] for name, value in told.items()]
+def facts(told: Mapping[str, Any]) -> list[list[str]]:
+    """Gives names and values that tell what was scored, and by which version."""
+    values = {**told, "vidseg": vidseg.__version__}
+    return [[name, str(value)] for name, value in values.items()]
 
 
 def number(value: float | None) -> float | int | None:

@@ -42,7 +42,6 @@ def ytvis_report(
     *,
     images: Source | None = None,
     limits: Limits | None = None,
-    title: str = "",
     class_agnostic: bool = False,
 ) -> Payload:
     """Gives the payload of a report on AP.
@@ -57,7 +56,6 @@ def ytvis_report(
         scores: what it gave.
         images: folder that the names of frames are relative to.
         limits: how much the player shows.
-        title: of the page.
         class_agnostic: as it was scored.
 
     Raises:
@@ -65,8 +63,8 @@ def ytvis_report(
     """
     least = scores.matched.best_score()
     videos_of = TrackVideos.load(gt, results, class_agnostic=class_agnostic, min_score=least)
-    payload = empty_payload(title or f"{'OVIS' if scores.has_occlusion else 'YouTube-VIS'} AP", "")
-    payload["metric"] = "ovis" if scores.has_occlusion else "ytvis"
+    kind = "OVIS" if scores.has_occlusion else "YouTube-VIS"
+    payload = empty_payload(f"{kind} AP", "ovis" if scores.has_occlusion else "ytvis")
     payload["facts"] = _facts(gt, results, videos_of)
     summary = scores.summary()
     payload["figures"] = figures(summary, list(summary)[: 9 if scores.has_occlusion else 6])
@@ -144,13 +142,14 @@ _AP_NOTES = (
 
 
 def _facts(gt: Any, results: Any, videos_of: TrackVideos) -> list[list[str]]:
-    return facts(
-        gt if isinstance(gt, (str, os.PathLike)) else "given",
-        results if isinstance(results, (str, os.PathLike)) else "given",
-        videos=len(videos_of.by_video),
-        annotated_tracks=len(videos_of.truth.tracks),
-        predicted_tracks=videos_of.num_found,
-    )
+    files = {"ground truth": gt, "results": results}
+    paths = {name: one for name, one in files.items() if isinstance(one, (str, os.PathLike))}
+    counts = {
+        "videos": len(videos_of.by_video),
+        "annotated tracks": len(videos_of.truth.tracks),
+        "predicted tracks": videos_of.num_found,
+    }
+    return facts(paths | counts)
 
 
 def _score_notes(videos_of: TrackVideos, least: float) -> list[str]:
