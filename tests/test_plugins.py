@@ -199,6 +199,12 @@ def test_unknown_plugin_is_one_sentence(word: str) -> None:
         plugins.load(word)
 
 
+def test_the_folder_around_a_package_is_told_from_it(tmp_path: Path) -> None:
+    make_plugin(tmp_path / "checkout", "toy_inner")
+    with pytest.raises(UserError, match=r"no __init__\.py; name the one in it, .*toy_inner$"):
+        plugins.load(str(tmp_path / "checkout"))
+
+
 def test_two_folders_of_one_name_are_refused(project_root: Path, tmp_path: Path) -> None:
     make_plugin(project_root, "toy_twin")
     other = make_plugin(tmp_path / "other", "toy_twin")
@@ -305,3 +311,5 @@ def test_shipped_config_of_an_installed_plugin_is_found_by_name(
     assert load_config("projects/toy_ship/base.yaml").MODEL.SHIP.SIZE == 6
     with pytest.raises(ConfigError, match=r"projects/toy_ship/other\.yaml"):
         load_config("projects/toy_ship/other.yaml")
+    with pytest.raises(ConfigError, match=r"no project 'toy_shop' is in .*; there are toy_ship"):
+        load_config("projects/toy_shop/base.yaml")

@@ -16,7 +16,7 @@ from vidseg.config.node import CfgNode, leaves, unknown_key
 from vidseg.config.published import PUBLISHED, WithoutEffect, asks_for_more, describe
 from vidseg.config.source import Assignment, read_file, read_overrides
 from vidseg.config.values import coerce
-from vidseg.errors import ConfigError, UserError
+from vidseg.errors import ConfigError, UserError, nearest
 
 __all__ = ["as_config", "load_config"]
 
@@ -208,11 +208,22 @@ def _with_keys(cfg: CfgNode, module: Any, name: str) -> CfgNode:
 
 
 def _find_file(path: Path) -> Path:
-    """Finds what projects ship from anywhere: ``projects/x/y.yaml`` may be installed, too."""
+    """Finds what projects ship from anywhere: ``projects/x/y.yaml`` may be installed, too.
+
+    Raises:
+        ConfigError: if there is neither such a file nor such a project.
+    """
     if path.exists() or path.is_absolute() or path.parts[:1] != ("projects",):
         return path
     places = [Path(root, *path.parts[1:]) for root in vidseg.projects.__path__]
-    spec = plugin_finder.discover().get("".join(path.parts[1:2]))
+    name, known = "".join(path.parts[1:2]), plugin_finder.discover()
+    spec = known.get(name)
     if spec is not None and spec.folder is not None:
         places.append(spec.folder.joinpath(*path.parts[2:]))
-    return next(filter(Path.is_file, places), path)
+    found = next(filter(Path.is_file, places), path)
+    if found is path and spec is None:
+        raise ConfigError(
+            f"config file {path} does not exist, and no project {name!r} is in the checkout or "
+            f"installed; there are {', '.join(nearest(name, known) or sorted(known))}"
+        )
+    return found
