@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib.util
 import keyword
 import re
@@ -71,7 +72,9 @@ def main(argv: list[str]) -> int:
     print("\ntrain, evaluate, show:")
     for command in commands(args.name, args.kind):
         print(f"  {command}")
-    print(f"\nits own test (needs vidseg[dev]):\n  python -m pytest {shlex.quote(str(tests))}")
+    vidseg = shlex.quote(f"{_from_here(CHECKOUT)}[dev]")
+    print(f"\nits own test (needs python -m pip install --editable {vidseg}):")
+    print(f"  python -m pytest {shlex.quote(str(tests))}")
     return 0
 
 
@@ -90,7 +93,8 @@ def check_name(name: str, kind: str, *, is_package: bool) -> None:
     from vidseg.config import get_cfg
     from vidseg.data import DatasetCatalog
 
-    if not re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(name):
+    is_keyword = keyword.iskeyword(name) or keyword.iskeyword(_camel(name))
+    if is_keyword or not re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
         raise UserError(
             f"{name!r} cannot be the name of a project: use small letters, digits and _, "
             f"for example {_better_name(name)}"
@@ -102,16 +106,31 @@ def check_name(name: str, kind: str, *, is_package: bool) -> None:
         )
     if is_package and importlib.util.find_spec(name) is not None:
         raise UserError(f"there is a Python module {name} already; choose another name")
+    place = _place_of_class(_camel(name), kind)
+    if place:
+        raise UserError(f"there is a class {_camel(name)} already, in {place}; choose another name")
     if get_cfg().has(f"MODEL.{name.upper()}"):
         raise UserError(f"MODEL.{name.upper()} is a config key of vidseg; choose another name")
     if kind == "sequence" and f"{name}_train" in DatasetCatalog:
         raise UserError(f"there is a data set {name}_train already; choose another name")
 
 
+def _place_of_class(camel: str, kind: str) -> Path | None:
+    """Finds who has a class of this name, or imports one for the code of a new project."""
+    for file in sorted((TEMPLATES / kind).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.alias) and node.name == camel:
+                return file
+    own = re.compile(rf"^class {camel}\b", re.MULTILINE)
+    files = (file for room in ("vidseg", "projects") for file in (CHECKOUT / room).rglob("*.py"))
+    return next((file for file in files if own.search(file.read_text(encoding="utf-8"))), None)
+
+
 def _better_name(name: str) -> str:
     words = re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-    snake = "_".join(re.findall("[a-z0-9]+", words))
-    return snake if snake.isidentifier() and not keyword.iskeyword(snake) else f"project_{snake}"
+    snake = "_".join(re.findall("[a-z0-9]+", words)) or "my_idea"
+    is_free = snake.isidentifier() and not keyword.iskeyword(_camel(snake))
+    return snake if is_free and not keyword.iskeyword(snake) else f"project_{snake}"
 
 
 def write_into_checkout(name: str, kind: str) -> None:
@@ -141,7 +160,8 @@ def write_package(folder: Path, name: str, kind: str) -> None:
     """Writes a distribution of its own, with the entry point by which vidseg finds it.
 
     Raises:
-        UserError: if there is something in the way, or the folder lies in the checkout's projects.
+        UserError: if there is something in the way, the folder lies in the checkout's projects, or
+            cannot be written to.
     """
     if CHECKOUT / "projects" in folder.resolve().parents:
         raise UserError(
@@ -159,7 +179,10 @@ def write_package(folder: Path, name: str, kind: str) -> None:
         pyproject = _rendered(TEMPLATES / "package" / "pyproject.toml", name, kind)
         (draft / "pyproject.toml").write_text(pyproject)
 
-    write_folder(folder, write)
+    try:
+        write_folder(folder, write)
+    except OSError as error:
+        raise UserError(f"--out {folder.parent}: {error.strerror}; choose another folder") from None
 
 
 def declare(text: str, name: str) -> str:
@@ -262,8 +285,14 @@ def _copy(source: Path, target: Path, name: str, kind: str, module: str = "") ->
         if file.is_file():
             text = _rendered(file, name, kind)
             if module:
-                text = text.replace(f"vidseg.projects.{name}", module)
+                text = _sort_imports(text.replace(f"vidseg.projects.{name}", module))
             (target / _renamed(file.name, name)).write_text(text)
+
+
+def _sort_imports(text: str) -> str:
+    """Puts ``from`` imports that stand together in the order of their modules."""
+    runs = re.compile("(?:^from .*\n)+", re.MULTILINE)
+    return runs.sub(lambda run: "".join(sorted(run[0].splitlines(keepends=True))), text)
 
 
 def _rendered(file: Path, name: str, kind: str) -> str:
@@ -275,11 +304,14 @@ def _rendered(file: Path, name: str, kind: str) -> str:
 
 
 def _renamed(text: str, name: str) -> str:
-    camel = "".join(word.capitalize() for word in name.split("_"))
-    spellings = (name, camel, name.upper(), name.replace("_", "-"))
+    spellings = (name, _camel(name), name.upper(), name.replace("_", "-"))
     for old, new in zip(_SPELLINGS, spellings, strict=True):
         text = text.replace(old, new)
     return text
+
+
+def _camel(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
 
 
 if __name__ == "__main__":

@@ -84,6 +84,10 @@ def files_below(folder: Path) -> dict[str, bytes]:
         ("mask_former", r"MODEL\.MASK_FORMER is a config key of vidseg"),
         ("ytvis_2019", "there is a data set ytvis_2019_train already"),
         ("json", "there is a Python module json already"),
+        ("none", "for example project_none"),
+        ("ä", "for example my_idea"),
+        ("tensor", "there is a class Tensor already, in .*templates"),
+        ("linear_codec", "there is a class LinearCodec already, in .*linear_codec.py"),
     ],
 )
 def test_names_that_are_taken_or_odd(tool: Any, name: str, told: str) -> None:
@@ -140,7 +144,12 @@ def test_a_project_of_the_checkout(copy: Path, kind: str) -> None:
 def test_nothing_is_overwritten(copy: Path) -> None:
     (copy / "tests" / "projects" / "toy_thing").mkdir()
     before = files_below(copy)
-    for words in (["toy_thing"], ["toy_thing", "--out", "projects"], ["vidseg", "--out", "."]):
+    for words in (
+        ["toy_thing"],
+        ["toy_thing", "--out", "projects"],
+        ["toy_thing", "--out", "pyproject.toml"],
+        ["vidseg", "--out", "."],
+    ):
         done = run(copy, "tools/new_project.py", *words)
         assert done.returncode == 2
         assert done.stderr.startswith("error: ")
@@ -164,6 +173,18 @@ def test_a_package_of_its_own(copy: Path, tmp_path: Path, kind: str) -> None:
     code = "".join(path.read_text() for path in folder.rglob("*.py"))
     assert "vidseg.projects" not in code
     assert "from toy_thing." in code
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["z", "name_with_24_letters_abc"])
+def test_code_of_any_name_is_in_order(tool: Any, tmp_path: Path, kind: str, name: str) -> None:
+    """As ``ruff check`` wants it: no line is too long, and imports are sorted."""
+    tool.write_package(tmp_path / name, name, kind)
+    for file in tmp_path.rglob("*.py"):
+        lines = file.read_text().splitlines()
+        assert max(map(len, lines)) <= 100, file
+        imports = [line for line in lines if re.match(rf"from (vidseg|{name})\b", line)]
+        assert imports == sorted(imports)
 
 
 def commands_in(told: str) -> list[str]:

@@ -59,7 +59,8 @@ class MyIdea(Backbone):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Reads ``MODEL.MY_IDEA``."""
-        return {"width": cfg.MODEL.MY_IDEA.WIDTH, "depth": cfg.MODEL.MY_IDEA.DEPTH}
+        node = cfg.MODEL.MY_IDEA
+        return {"width": node.WIDTH, "depth": node.DEPTH}
 
     @property
     def size_divisibility(self) -> int:

@@ -10,5 +10,5 @@ __all__ = ["add_config"]
 def add_config(cfg: CfgNode) -> None:
     """Adds the keys of the backbone to ``cfg``."""
     cfg.MODEL.MY_IDEA = CfgNode()
-    cfg.MODEL.MY_IDEA.WIDTH = 32  # channels of the finest map; they double with every stage
+    cfg.MODEL.MY_IDEA.WIDTH = 32  # channels of the finest map; doubled by stages
     cfg.MODEL.MY_IDEA.DEPTH = 2  # blocks of every stage

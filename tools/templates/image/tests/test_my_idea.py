@@ -1,4 +1,4 @@
-"""MyIdea: its maps, and that a model of its config trains on pictures and predicts."""
+"""MyIdea: its maps, and that a model of its config trains and predicts."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_a_pixel_reaches_only_what_is_near() -> None:
 
 @pytest.mark.parametrize("key", ["WIDTH", "DEPTH"])
 def test_sizes_below_one_are_refused(key: str) -> None:
-    with pytest.raises(ConfigError, match=rf"MODEL\.MY_IDEA\.{key} is 0; set 1 or more"):
-        build_model(load_config(CONFIG, ["MODEL.DEVICE", "cpu", f"MODEL.MY_IDEA.{key}", 0]))
+    with pytest.raises(ConfigError, match=rf"MY_IDEA\.{key} is 0; set 1 or more"):
+        MyIdea(**{key.lower(): 0})
 
 
 def test_a_model_of_the_config_trains_and_predicts() -> None:

@@ -49,9 +49,10 @@ def test_generated_documents_are_always_the_same(tmp_path: Path) -> None:
 
 def test_documents_without_labels_are_not_trained_on() -> None:
     records = Records([{"video_id": "a", "labels": [0]}, {"video_id": "b"}])
+    mapper = MyIdeaMapper()
     with pytest.raises(DataError, match="mine: document 'b' has no labels"):
-        MyIdeaMapper().select(records, "mine", drop_empty=True)
-    assert len(MyIdeaMapper().select(Records(records[:1]), "mine", drop_empty=True)) == 1
+        mapper.select(records, "mine", drop_empty=True)
+    assert len(mapper.select(Records(records[:1]), "mine", drop_empty=True)) == 1
 
 
 def test_neighbours_in_the_batch_have_no_say() -> None:
@@ -78,7 +79,7 @@ def test_it_learns_what_it_is_shown() -> None:
 
 
 def test_sizes_below_one_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"MODEL\.MY_IDEA\.INPUT_DIM is 0; set 1 or more"):
+    with pytest.raises(ConfigError, match=r"MY_IDEA\.INPUT_DIM is 0; set 1"):
         MyIdea(input_dim=0, num_classes=4)
 
 

@@ -10,4 +10,4 @@ __all__ = ["add_config"]
 def add_config(cfg: CfgNode) -> None:
     """Adds the keys of the model to ``cfg``."""
     cfg.MODEL.MY_IDEA = CfgNode()
-    cfg.MODEL.MY_IDEA.STEADY_WEIGHT = 1.0  # of the loss that keeps the classes of a track steady
+    cfg.MODEL.MY_IDEA.STEADY_WEIGHT = 1.0  # of the loss between frames
