@@ -260,7 +260,7 @@ def _spec_of_path(path: Path, known: dict[str, PluginSpec], origin: str) -> Plug
     file = path / "__init__.py" if path.is_dir() else path
     name = path.name if path.is_dir() else path.stem
     if not file.is_file() or file.suffix != ".py":
-        inner = next(iter(path.glob("*/__init__.py")), None)  # a distribution that was not installed
+        inner = next(iter(path.glob("*/__init__.py")), None)  # of a distribution
         hint = f"; name the one in it, {inner.parent}" if inner else ""
         raise UserError(f"{origin}: {path} is no Python package: it has no __init__.py{hint}")
     if not name.isidentifier():
