@@ -185,7 +185,9 @@ def from_text(rle: dict[str, Any]) -> RLE:
         return {"size": [int(size[0]), int(size[1])], "counts": counts}
     if not isinstance(counts, list) or not all(isinstance(run, int) for run in counts):
         raise ValueError(f"an RLE has counts of type {type(counts).__name__}")
-    if sum(counts) != size[0] * size[1] or min(counts, default=0) < 0:
+    if min(counts, default=0) < 0:
+        raise ValueError(f"an uncompressed RLE has a run of {min(counts)} pixels")
+    if sum(counts) != size[0] * size[1]:
         raise ValueError(f"an uncompressed RLE covers {sum(counts)} pixels, its size is {size}")
     return _compress({"size": list(size), "counts": counts})
 

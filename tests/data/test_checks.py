@@ -130,7 +130,7 @@ def _share(content: dict[str, Any], _: Path) -> None:
 
 
 def _second_class_of_the_name(content: dict[str, Any], _: Path) -> None:
-    content["categories"].append({"id": 8, "name": "bar"})
+    content["categories"].append({"id": 8, "name": "Bar "})
 
 
 SEGMENTATION = ("annotations", 0, "segmentations", 2)
@@ -142,6 +142,14 @@ PLANTED: list[tuple[str, str, Plant]] = [
     ("missing-key", r"annotations\[1\]: the annotation has no id", _drop("annotations", 1, "id")),
     ("missing-key", "annotation 1: lacks the key video_id", _drop("annotations", 0, "video_id")),
     ("missing-key", "lacks the key segmentations", _drop("annotations", 0, "segmentations")),
+    (
+        "missing-key",
+        "segmentations; segmentation is a key of images",
+        lambda c, _: c["annotations"][0].update(
+            segmentation=c["annotations"][0].pop("segmentations")
+        ),
+    ),
+    ("wrong-value", r"category_id is \[3\]", _set("annotations", 0, "category_id", to=[3])),
     ("wrong-value", "height is 0", _set("videos", 0, "height", to=0)),
     ("wrong-value", "file_names is empty", _set("videos", 0, "file_names", to=[])),
     ("wrong-value", "file_names is not a list", _set("videos", 0, "file_names", to="v4")),
@@ -178,6 +186,7 @@ PLANTED: list[tuple[str, str, Plant]] = [
     ("entry-count", "bboxes has 5", _drop("annotations", 0, "bboxes", 5)),
     ("broken-mask", "is a str, not RLE", _set(*SEGMENTATION, to="x")),
     ("broken-mask", "lacks the key 'size'", _set(*SEGMENTATION, to={"counts": "04"})),
+    ("broken-mask", "a run of -4 pixels", _set(*SEGMENTATION, to=_runs(-4, 772))),
     ("broken-mask", "covers 9 pixels", _set(*SEGMENTATION, to=_runs(4, 5))),
     ("broken-mask", "cover 4 pixels", _set(*SEGMENTATION, to={**_runs(), "counts": "4"})),
     ("broken-mask", "stop inside a number", _set(*SEGMENTATION, to={**_runs(), "counts": "4P"})),
@@ -191,7 +200,7 @@ PLANTED: list[tuple[str, str, Plant]] = [
         _set(*SEGMENTATION, to={"size": [9, 7], "counts": [63]}),
     ),
     ("mask-transposed", "32, 24", _set(*SEGMENTATION, to={**_runs(768), "size": [32, 24]})),
-    ("duplicate-class", "bar: has the ids 3, 8", _second_class_of_the_name),
+    ("duplicate-class", "bar, Bar : has the ids 3, 8", _second_class_of_the_name),
     ("outside-path", r"\.\./x", _set("videos", 0, "file_names", 1, to="../x/001.png")),
     ("outside-path", "/x/001", _set("videos", 0, "file_names", 1, to="/x/001.png")),
     ("repeated-frame", "v4/000", _set("videos", 0, "file_names", 1, to="v4/000.png")),
@@ -213,6 +222,12 @@ PLANTED: list[tuple[str, str, Plant]] = [
         "v2/000",
         _file("v2/000.png", lambda path: Image.new("RGB", (WIDTH, HEIGHT)).save(path)),
     ),
+    (
+        "still-frame",
+        r"video 4: .*v4/003\.png$",
+        _file("v4/003.png", lambda path: shutil.copy(path.with_name("002.png"), path)),
+    ),
+    ("missing-frame", "parted by /", _set("videos", 0, "file_names", 1, to="v4\\001.png")),
     ("short-polygon", "4 numbers", _set(*SEGMENTATION, to=[[1, 1, 5, 1], [4, 4, 12, 4, 12, 12]])),
     ("polygon-outside", "x 4 to 99", _set(*SEGMENTATION, to=[[4, 4, 99, 4, 12, 12]])),
     ("empty-mask", "has no pixel", _set(*SEGMENTATION, to=_runs(HEIGHT * WIDTH))),
@@ -247,6 +262,11 @@ def test_a_sound_set_has_no_defects(sound: Any) -> None:
     assert findings.items == []
     counts = {"videos": 2, "objects": 4, "frames": 7, "masks": 11, "pictures": 7}
     assert findings.counts == counts
+
+
+def test_whole_numbers_may_have_a_point(sound: Any) -> None:
+    sound.write(lambda content: _set("annotations", 0, "category_id", to=3.0)(content, sound.path))
+    assert _check(sound.path).items == []
 
 
 def test_all_kinds_are_planted() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -107,10 +107,13 @@ def _read_classes(content: dict[str, Any], findings: Findings) -> dict[Any, str]
         if key in classes:
             findings.add("duplicate-id", f"category {key}", f"is both {classes[key]} and {name}")
         classes[key] = name
-    for name, count in Counter(classes.values()).items():
-        if count > 1:
-            keys = [key for key, other in classes.items() if other == name]
-            findings.add("duplicate-class", name, f"has the ids {listed(keys)}")
+    alike: dict[str, list[Any]] = defaultdict(list)
+    for key, name in classes.items():
+        alike[" ".join(name.casefold().split())].append(key)
+    for keys in alike.values():
+        if len(keys) > 1:
+            names = dict.fromkeys(classes[key] for key in keys)
+            findings.add("duplicate-class", listed(names), f"has the ids {listed(keys)}")
     return classes
 
 
@@ -228,8 +231,10 @@ def _read_track(
 ) -> Track | None:
     owner, category = (_scalar(entry.get(key)) for key in (f"{word}_id", "category_id"))
     for key, value in ((f"{word}_id", owner), ("category_id", category)):
-        if value is None:
-            findings.add("missing-key", name, f"lacks the key {key}, or it is no number")
+        if entry.get(key) is None:
+            findings.add("missing-key", name, f"lacks the key {key}")
+        elif value is None:
+            findings.add("wrong-value", name, f"{key} is {entry[key]!r}, expected an integer")
     if category is not None and category not in classes:
         findings.add("unknown-category", name, f"category_id is {category!r}")
     if owner is not None and owner not in items:
@@ -269,7 +274,8 @@ def _read_parts(
     for key in ("segmentations", "bboxes", "areas"):
         values = entry.get(key)
         if values is None and key == "segmentations":
-            findings.add("missing-key", name, f"lacks the key {key}")
+            hint = "; segmentation is a key of images" if "segmentation" in entry else ""
+            findings.add("missing-key", name, f"lacks the key {key}{hint}")
         if values is not None and not isinstance(values, list):
             findings.add("wrong-value", name, f"{key} is a {type(values).__name__}, not a list")
             values = None
@@ -314,4 +320,6 @@ def _entries(
 
 
 def _scalar(value: Any) -> int | str | None:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # as tables of numbers are written
     return value if isinstance(value, int | str) and not isinstance(value, bool) else None

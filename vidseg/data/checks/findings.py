@@ -56,7 +56,7 @@ KINDS: dict[str, Kind] = {
     # What can be read and is probably not meant.
     **_kinds(
         "warning",
-        duplicate_class="two classes have the same name",
+        duplicate_class="two classes have the same name, but for case and spaces",
         outside_path="a file name leads out of the folder; the set works in this place alone",
         turned_frame="a picture is turned by its EXIF data; masks must fit the turned one",
         repeated_frame="a file is a frame of its video twice",
@@ -88,6 +88,7 @@ KINDS: dict[str, Kind] = {
         unused_class="classes without any object",
         single_frame_object="objects that are visible in one frame of their video only",
         blank_frame="pictures of one colour",
+        still_frame="a picture is that of the frame before it, byte by byte",
         tiny_mask="masks of fewer than 4 pixels",
         id_zero="an annotation has the id 0, which other evaluators take for none",
         not_looked_into="only headers of files and entries were looked at",

@@ -55,7 +55,12 @@ def _check_track(track: Track, findings: Findings) -> _Masks:
     _check_areas(track, masks, told)
     _check_boxes(track, masks, told)
     broken = "broken-mask" in told.kinds
-    if not visible and not broken and not {"mask-size", "mask-transposed"} & told.kinds:
+    if (
+        track.masks
+        and not visible
+        and not broken
+        and not {"mask-size", "mask-transposed"} & told.kinds
+    ):
         findings.add("never-visible", track.name, f"{len(track.masks)} frames of {track.item.name}")
     if len(visible) == 1 and len(track.masks) > 1:
         findings.add("single-frame-object", track.name, f"frame {visible[0]} of {track.item.name}")

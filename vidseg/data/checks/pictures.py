@@ -75,11 +75,15 @@ def check_pictures(
     owners: dict[str, Item] = {}
     twins: dict[tuple[str, str], list[str]] = defaultdict(list)
     pictures = _open_all([path for _, path in jobs], effort)
+    before: tuple[Any, str] = (None, "")
     for (item, path), picture in zip(jobs, pictures, strict=True):
         for kind, message in _judge(picture, item, path):
             told[kind, item.name].append(message)
         findings.prints.setdefault(os.path.realpath(path), item.name)
         if picture.digest:
+            if before == (item.key, picture.digest):
+                told["still-frame", item.name].append(path)
+            before = (item.key, picture.digest)
             findings.prints.setdefault(picture.digest, item.name)
             other = owners.setdefault(picture.digest, item)
             if other is not item:
@@ -160,8 +164,10 @@ def _names_in(folder: str) -> set[str]:
 
 
 def _near_name(path: str, folders: dict[str, set[str]]) -> str:
-    """Names a file that differs in case or suffix only."""
+    """Hints at a wrong separator, or at a file that differs in case or suffix only."""
     folder, name = os.path.split(path)
     stem = os.path.splitext(name)[0].lower()
+    if "\\" in name:
+        return "; folders in file_names are parted by /"
     near = sorted(n for n in folders[folder] if os.path.splitext(n)[0].lower() == stem)
     return f"; there is {listed(near, 1)}" if near else ""
