@@ -56,9 +56,58 @@ def test_by_videos(tmp_path: Path) -> None:
         assert part["categories"] == categories
         assert part["image_root"] == "."
     assert sum(len(part["annotations"]) for part in parts) == 21
-    failed = split(path, "--val-share", "0")
+    again = split(path, "--val-share", "0.3")
+    assert (again.returncode, again.stdout) == (0, done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--val-share", "0"], "--val-share 0.0 is no share"),
+        (["--val-share", "nan"], "--val-share nan is no share"),
+        (["--val-share", "0.2"], "leaves one part empty"),
+        (["--val-share", "0.5", "--together", "("], "'(' is no regular expression"),
+        (["--val-share", "0.5", "--together", "x"], "'x' finds nothing in a/0.jpg"),
+        (["--val-share", "0.5", "--together", "."], "of the 2 videos in "),
+    ],
+)
+def test_mistakes_have_one_sentence(tmp_path: Path, words: list[str], message: str) -> None:
+    videos = [{"id": k, "file_names": [f"a/{k}.jpg"]} for k in range(2)]
+    path = _write(tmp_path / "train.json", {"videos": videos, "categories": []})
+    failed = split(path, *words)
     assert failed.returncode == 2
-    assert "leaves one part empty" in failed.stderr
+    assert message in failed.stderr
+    assert failed.stderr.count("\n") == 1
+
+
+def test_another_split_is_not_overwritten(tmp_path: Path) -> None:
+    path = _write(tmp_path / "train.json", {"videos": [{"id": k} for k in range(9)]})
+    assert split(path, "--val-share", "0.3").returncode == 0
+    before = _parts(path)
+    failed = split(path, "--val-share", "0.5")
+    assert failed.returncode == 2
+    assert "train_split_train.json is there already, of another split" in failed.stderr
+    assert _parts(path) == before
+
+
+def test_videos_of_one_source_stay_together(tmp_path: Path) -> None:
+    """Frames in common say so by themselves, folders of recordings if they are asked for."""
+    files = [[f"tape{k // 4}/{k}_{t}.jpg" for t in range(3)] for k in range(24)]
+    files[8].append(files[17][0])
+    videos = [{"id": k, "file_names": names} for k, names in enumerate(files)]
+    path = _write(tmp_path / "train.json", {"videos": videos, "categories": []})
+    for seed in range(3):
+        assert split(path, "--val-share", "0.5", "--seed", seed).returncode == 0
+        held = {video["id"] for video in _parts(path)[1]["videos"]}
+        assert len(held) == 12
+        assert (8 in held) == (17 in held)
+        for part in ("train", "val"):
+            path.with_name(f"train_split_{part}.json").unlink()
+    assert split(path, "--val-share", "0.4", "--together", r"(tape\d)/").returncode == 0
+    held = {video["id"] for video in _parts(path)[1]["videos"]}
+    assert len(held) == 8
+    assert {8, 17} <= held or held.isdisjoint({8, 17})
+    assert all((k in held) == (k // 4 * 4 in held) for k in range(24))
 
 
 def test_a_published_set_keeps_its_frames(tmp_path: Path) -> None:
