@@ -8,6 +8,7 @@ Shapes: N masks, H W pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ RLE = dict[str, Any]
 """``{"size": [H, W], "counts": bytes}``."""
 
 MAX_AREAS = 255  # pycocotools 2.0.11 puts the number of masks into a uint8, which NumPy 2 refuses
+_FARTHEST = 1_000_000  # pixels from the first one that a point may be
 MIN_POLYGON_NUMBERS = 6  # three points; pycocotools reads anything shorter as a box or crashes
 
 
@@ -131,14 +133,20 @@ def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) 
     """Rasterises polygons ``[x0, y0, x1, y1, ...]`` and unites them.
 
     Raises:
-        ValueError: if a polygon has fewer than three points or an odd number of coordinates.
+        ValueError: if a polygon has fewer than three points, an odd number of coordinates, or one
+            that is not finite or farther away than any picture reaches.
     """
     for polygon in polygons:
         if len(polygon) < MIN_POLYGON_NUMBERS or len(polygon) % 2:
             raise ValueError(f"a polygon has {len(polygon)} numbers, expected an even number >= 6")
     if not polygons:
         return empty(height, width)
-    parts = coco_mask.frPyObjects([list(map(float, p)) for p in polygons], height, width)
+    outlines = [list(map(float, polygon)) for polygon in polygons]
+    for outline in outlines:
+        # The rasteriser walks along all edges, outside of the picture, too.
+        if not math.isfinite(sum(outline)) or max(map(abs, outline)) > _FARTHEST:
+            raise ValueError(f"a polygon has coordinates that are not within {_FARTHEST} pixels")
+    parts = coco_mask.frPyObjects(outlines, height, width)
     return coco_mask.merge(parts)
 
 

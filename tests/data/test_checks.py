@@ -193,6 +193,7 @@ PLANTED: list[tuple[str, str, Plant]] = [
     ("broken-mask", "a character that no RLE", _set(*SEGMENTATION, to={**_runs(), "counts": "4 "})),
     ("broken-mask", "cover 2 pixels", _set(*SEGMENTATION, to={**_runs(), "counts": "4N"})),
     ("broken-mask", "no finite", _set(*SEGMENTATION, to=[[1, 1, 9, float("nan"), 9, 9]])),
+    ("broken-mask", "not within 10", _set(*SEGMENTATION, to=[[1, 1, 9e9, 1, 9, 9]])),
     ("broken-mask", "not of polygons", _set(*SEGMENTATION, to=[1, 1, 9, 1, 9, 9])),
     (
         "mask-size",

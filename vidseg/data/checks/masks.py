@@ -134,9 +134,7 @@ def _read_polygons(polygons: list[Any], item: Item, frame: int, told: _Told) -> 
     if low < -_OUTSIDE_SLACK or high > _OUTSIDE_SLACK:
         reach = f"x {min(xs):g} to {max(xs):g}, y {min(ys):g} to {max(ys):g}"
         told("polygon-outside", frame, f"reaches {reach} in {width} x {height} pixels")
-    # Far outside the rasteriser takes forever, and the part within is what counts.
-    bounded = [np.clip(p, -4 * max(item.size), 5 * max(item.size)).tolist() for p in kept]
-    return rle.from_polygons(bounded, height, width)
+    return rle.from_polygons(kept, height, width)
 
 
 def _check_areas(track: Track, masks: _Masks, told: _Told) -> None:
