@@ -2,11 +2,14 @@
 
 Example:
     python datasets/prepare_cvat.py annotations.xml --images frames
+    python datasets/prepare_cvat.py a.xml b.xml --images a_frames b_frames --out both.json
 
-writes instances.json beside annotations.xml for the pictures in frames/, in natural order. A track
-of a video export is an object. Tracks and shapes of one label and one group id are the same object
-in all frames; a shape of neither track nor group is an object in one frame. Polygons, rectangles,
-ellipses and masks are read, other shapes (points, lines, cuboids, skeletons) left out and counted.
+writes instances.json beside annotations.xml for the pictures in frames/, in natural order; of
+several exports, each is a video. A track of a video export is an object. Tracks and shapes of one
+label and one group id are the same object in all frames; a shape of neither track nor group is an
+object in one frame. Polygons, rectangles, ellipses and masks are read, other shapes (points, lines,
+cuboids, skeletons) left out and counted. Objects are absent from frames that a track leaves out;
+CVAT writes all frames, other programs only those where something changes, so such tracks are named.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+import os
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
@@ -24,10 +28,10 @@ from pathlib import Path
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from vis_json import VisJson, add_output_options, image_size, paste
+from vis_json import VisJson, add_output_options, image_size, paste, reason
 
 from vidseg import rle
-from vidseg.errors import DataError, run_command
+from vidseg.errors import DataError, UserError, run_command
 from vidseg.video.images import list_images
 
 _ELLIPSE_POINTS = 64
@@ -42,50 +46,85 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("xml_file", type=Path, help="annotations.xml of the export")
-    parser.add_argument("--images", type=Path, required=True, help="folder of the frames")
-    add_output_options(parser, "instances.json beside the export")
+    parser.add_argument(
+        "xml_files", type=Path, nargs="+", metavar="XML", help="annotations.xml of an export"
+    )
+    parser.add_argument(
+        "--images", type=Path, nargs="+", required=True, help="folder of the frames of each"
+    )
+    add_output_options(parser, "instances.json beside the first export")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str]) -> None:
     """Writes the file."""
     args = parse(arguments)
-    root = _read_xml(args.xml_file)
-    if not args.images.is_dir():
-        raise DataError(f"there is no folder {args.images}")
-    frames = list_images(args.images)
-    size = image_size(frames[0])
+    if len(args.xml_files) != len(args.images):
+        raise UserError(
+            f"{len(args.xml_files)} exports, but {len(args.images)} folders in --images"
+        )
     content = VisJson(args.classes)
+    skipped: Counter[str] = Counter()
+    for xml_file, images in zip(args.xml_files, args.images, strict=True):
+        _add_video(content, xml_file, images, skipped)
+    root = Path(os.path.commonpath([images.resolve() for images in args.images]))
+    content.write(args.out or args.xml_files[0].with_name("instances.json"), root)
+    if skipped:
+        told = ", ".join(f"{count} of kind {kind}" for kind, count in sorted(skipped.items()))
+        print(f"left out, since they are no area: {told}")
+
+
+def _add_video(content: VisJson, xml_file: Path, images: Path, skipped: Counter[str]) -> None:
+    root = _read_xml(xml_file)
+    if not images.is_dir():
+        raise DataError(f"there is no folder {images}")
+    frames = list_images(images)
+    size = image_size(frames[0])
     video_id = content.add_video(frames, size)
     tracks = root.findall("track")
     if tracks:
-        shapes = _of_tracks(tracks, _frame_step(root, args.xml_file))
+        steps = _frame_step(root, xml_file)
+        _tell_gaps(tracks, steps[1], xml_file)
+        shapes = _of_tracks(tracks, steps, xml_file)
     else:
-        shapes = _of_images(root, frames, size, args.xml_file)
+        shapes = _of_images(root, frames, size, xml_file)
     objects: dict[tuple[str, str], dict[int, list[rle.RLE]]] = defaultdict(dict)
-    skipped: Counter[str] = Counter()
     for name, label, place, element in shapes:
-        where = f"{args.xml_file}: {name}, {label}"
+        where = f"{xml_file}: {name}, {label}"
         if element.tag not in _AREAS:
             skipped[element.tag] += 1
             continue
+        if not label:
+            raise DataError(f"{xml_file}: {name} has no label")
         if not 0 <= place < len(frames):
             raise DataError(
-                f"{where}: frame {place} is not there: {args.images} has {len(frames)} pictures"
+                f"{where}: frame {place} is not there: {images} has {len(frames)} pictures"
             )
         try:
             mask = _rasterise(element, size)
         except (KeyError, ValueError) as error:
-            raise DataError(f"{where}: frame {place} cannot be read: {error!r}") from None
+            raise DataError(f"{where}: frame {place} cannot be read: {reason(error)}") from None
         objects[name, label].setdefault(place, []).append(mask)
     for (name, label), found in objects.items():
         masks = {place: rle.union(parts) for place, parts in found.items()}
-        content.add_object(video_id, label, masks, f"{args.xml_file}: {name}")
-    content.write(args.out or args.xml_file.with_name("instances.json"), args.images)
-    if skipped:
-        told = ", ".join(f"{count} of kind {kind}" for kind, count in sorted(skipped.items()))
-        print(f"left out, since they are no area: {told}")
+        content.add_object(video_id, label, masks, f"{xml_file}: {name}")
+
+
+def _tell_gaps(tracks: list[ET.Element], step: int, path: Path) -> None:
+    """Names tracks that leave frames out although nothing says that the object is absent."""
+    gaps = []
+    for track in tracks:
+        shapes = [(element.get("frame", ""), element.get("outside")) for element in track]
+        known = [(int(frame), outside) for frame, outside in shapes if frame.isdecimal()]
+        for (frame, outside), (after, _) in itertools.pairwise(known):
+            if outside != "1" and after - frame > step:
+                gaps.append(f"track {track.get('id')} after frame {frame}")
+                break
+    if gaps:
+        print(
+            f"{path}: {len(gaps)} tracks leave out frames, in which their objects count as absent, "
+            f"such as {gaps[0]}"
+        )
 
 
 def _read_xml(path: Path) -> ET.Element:
@@ -116,7 +155,7 @@ def _frame_step(root: ET.Element, path: Path) -> tuple[int, int]:
     return 0, 1
 
 
-def _of_tracks(tracks: list[ET.Element], steps: tuple[int, int]) -> Iterator[Shape]:
+def _of_tracks(tracks: list[ET.Element], steps: tuple[int, int], path: Path) -> Iterator[Shape]:
     start, step = steps
     for track in tracks:
         # Shapes that are no track, as all masks, are tracks of one frame here.
@@ -127,7 +166,9 @@ def _of_tracks(tracks: list[ET.Element], steps: tuple[int, int]) -> Iterator[Sha
                 continue
             number = element.get("frame", "")
             if not number.isdecimal() or (int(number) - start) % step:
-                raise DataError(f"{name} has a shape at frame {number!r}, which the task lacks")
+                raise DataError(
+                    f"{path}: {name} has a shape at frame {number!r}, which the task lacks"
+                )
             yield name, track.get("label", ""), (int(number) - start) // step, element
 
 

@@ -5,7 +5,7 @@ Example:
 
 reads DAVIS/ImageSets/2017/train.txt, JPEGImages/480p/<sequence>/ and Annotations/480p/<sequence>/,
 and writes DAVIS/train.json. Every index of a palette is an object, 255 is none; what is white in a
-picture without a palette is one. Without --semantics, all objects are of the class "object". A
+black and white picture is one. Without --semantics, all objects are of the class "object". A
 sequence of which some frames have no annotation (those of the test splits) is refused.
 """
 
@@ -29,6 +29,7 @@ from vidseg.files import read_json
 from vidseg.video.images import list_images
 
 _VOID = 255
+_GREY = 128  # of black and white, what is white
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -122,10 +123,20 @@ def _read_indices(path: Path) -> np.ndarray:
     mode, pixels = read_picture(path)
     if mode == "P":
         return pixels
-    grey = pixels[..., :3].max(-1) if pixels.ndim == 3 else pixels.astype(np.int64)
-    if grey.max() < 128 and mode != "1":  # indices that lost their palette
-        return grey
-    return (grey > (0 if mode == "1" else 127)).astype(np.uint8)
+    if mode == "1":
+        return pixels.astype(np.uint8)
+    if pixels.ndim == 3:
+        colours = pixels[..., :3]
+        if (colours != colours[..., :1]).any():
+            raise DataError(
+                f"{path} has colours without a palette, objects cannot be told from them; take the "
+                "file as published"
+            )
+        pixels = colours[..., 0]
+    is_void = pixels == _VOID
+    if 0 < np.where(is_void, 0, pixels).max() < _GREY:  # indices that lost their palette
+        return pixels
+    return (pixels >= _GREY).astype(np.uint8)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ reads my_set/<video>/<frame>.json beside the pictures, or only my_set/<frame>.js
 my_set/instances.json. Shapes of one label and one group id are the same object in all frames of
 their video; so are those of a label without a group id, if no frame has two. With --join, several
 in a frame are parts of one object. Polygons, rectangles, circles and masks are read, other shapes
-(points, lines) are left out and counted. A frame without a file has no object.
+(points, lines) are left out and counted. A frame without a file has no object, and a file without
+a picture of its name is named.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from vis_json import VisJson, add_output_options, image_size, paste, subfolders
+from vis_json import VisJson, add_output_options, image_size, paste, reason, subfolders
 
 from vidseg import rle
 from vidseg.errors import DataError, run_command
@@ -34,6 +35,7 @@ from vidseg.files import read_json
 from vidseg.video.images import IMAGE_SUFFIXES, list_images
 
 _CIRCLE_POINTS = 64
+_FEWEST_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 1}
 
 Key = tuple[str, int | None]  # label and group id
 
@@ -63,9 +65,11 @@ def main(arguments: list[str]) -> None:
         raise DataError(f"{args.root} holds no folder of pictures with json files beside them")
     content = VisJson(args.classes)
     skipped: Counter[str] = Counter()
+    out = args.out or args.root / "instances.json"
     for folder in folders:
         _add_video(content, folder, args.join, skipped)
-    content.write(args.out or args.root / "instances.json", args.root)
+        _tell_unused(folder, out)
+    content.write(out, args.root)
     if skipped:
         told = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()))
         print(f"left out, since they are no area: {told}")
@@ -74,6 +78,14 @@ def main(arguments: list[str]) -> None:
 def _has_frames(folder: Path) -> bool:
     suffixes = {path.suffix.lower() for path in folder.iterdir()}
     return ".json" in suffixes and bool(suffixes & IMAGE_SUFFIXES)
+
+
+def _tell_unused(folder: Path, out: Path) -> None:
+    pictures = {path.stem for path in list_images(folder)}
+    files = sorted(path.name for path in folder.glob("*.json") if path.stem not in pictures)
+    unused = [name for name in files if (folder / name).resolve() != out.resolve()]
+    if unused:
+        print(f"{folder}: {len(unused)} files have no picture of their name, such as {unused[0]}")
 
 
 def _add_video(content: VisJson, folder: Path, join: bool, skipped: Counter[str]) -> None:
@@ -111,14 +123,18 @@ def _read_frame(
     masks: dict[Key, list[rle.RLE]] = defaultdict(list)
     for number, shape in enumerate(content["shapes"]):
         try:
+            if not isinstance(shape, dict):
+                raise ValueError("it is no object of json")
             kind = shape.get("shape_type") or "polygon"
-            label = str(shape["label"])
+            label = shape["label"]
+            if not isinstance(label, str) or not label:
+                raise ValueError(f"its label is {label!r}")
             mask = _rasterise(shape, kind, size)
             group = shape.get("group_id")
             if group is not None and not isinstance(group, int):
                 raise ValueError(f"its group id is {group!r}")
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
-            raise DataError(f"{path}: shape {number} cannot be read: {error!r}") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: shape {number} cannot be read: {reason(error)}") from None
         if mask is None:
             skipped[f"{kind}s"] += 1
         else:
@@ -128,9 +144,14 @@ def _read_frame(
 
 def _rasterise(shape: dict[str, Any], kind: str, size: tuple[int, int]) -> rle.RLE | None:
     """Gives the mask of a shape; ``None`` of one that has no area."""
-    points = np.asarray(shape["points"], dtype=np.float64).reshape(-1, 2)
+    try:
+        points = np.array([(float(x), float(y)) for x, y in shape["points"]]).reshape(-1, 2)
+    except (TypeError, ValueError):
+        raise ValueError("its points are no pairs of numbers") from None
     if not np.isfinite(points).all():
         raise ValueError("it has coordinates that are no finite numbers")
+    if len(points) < _FEWEST_POINTS.get(kind, 0):
+        raise ValueError(f"it is a {kind} of {len(points)} points")
     if kind == "rectangle":
         (left, top), (right, bottom) = points.min(0), points.max(0)
         points = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
@@ -152,10 +173,13 @@ def _decode_mask(text: str) -> np.ndarray:
 
     try:
         data = base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except (binascii.Error, TypeError, ValueError):
         raise ValueError("its mask is no base64") from None
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("L")) > 0
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image.convert("L")) > 0
+    except (OSError, SyntaxError, ValueError):
+        raise ValueError("its mask is no picture") from None
 
 
 if __name__ == "__main__":

@@ -125,6 +125,8 @@ def _read_text(path: Path) -> Iterator[Line]:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise DataError(f"{path} cannot be read: {reason}") from None
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         words = line.split(" ")
         try:
             frame, key, label, height, width = map(int, words[:5])

@@ -19,7 +19,15 @@ from vidseg.errors import DataError, UserError, nearest
 from vidseg.files import make_folder, write_atomically
 from vidseg.rle import RLE
 
-__all__ = ["VisJson", "add_output_options", "image_size", "paste", "read_picture", "subfolders"]
+__all__ = [
+    "VisJson",
+    "add_output_options",
+    "image_size",
+    "paste",
+    "read_picture",
+    "reason",
+    "subfolders",
+]
 
 
 def add_output_options(parser: argparse.ArgumentParser, default: str) -> None:
@@ -135,6 +143,8 @@ class VisJson:
                 for number, (name, entry) in enumerate(self._objects, start=1)
             ],
         }
+        if path.is_dir():
+            raise UserError(f"--out {path} is a folder; name the file to write")
         make_folder(path.resolve().parent, "the folder")
         text = json.dumps(content).encode()
         write_atomically(path, lambda file: file.write(text))
@@ -150,6 +160,11 @@ def subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
     return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def reason(error: Exception) -> str:
+    """Says what is wrong with an entry, for those who wrote it."""
+    return f"it lacks {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from PIL import Image
 from vidseg import rle
 from vidseg.data.checks import Effort, check_data_set
 from vidseg.data.ytvis import JsonFile
-from vidseg.errors import DataError
+from vidseg.errors import DataError, UserError
 
 HEIGHT, WIDTH = 24, 32
 
@@ -123,12 +123,18 @@ def test_labelme_of_one_video(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        (_shape("dog", [[1, 1], [2, 2]]), "shape 0 cannot be read: .*a polygon has 4 numbers"),
+        (_shape("dog", [[1, 1], [2, 2]]), "shape 0 cannot be read: it is a polygon of 2 points"),
         (_shape("dog", [[1, 1], [2, float("nan")], [4, 4]]), "no finite numbers"),
         (_shape("dog", _corners(2), group_id="a"), "group id is 'a'"),
         (_shape("dog", [[1, 1]], "mask", mask="?"), "no base64"),
-        ({"points": _corners(2)}, "KeyError"),
-        ("dog", "shape 0 cannot be read"),
+        (_shape("dog", [[1, 1]], "mask", mask=None), "no base64"),
+        (_shape("dog", [[1, 1]], "mask", mask="aGVsbG8="), "its mask is no picture"),
+        (_shape("dog", [[1, 1]], "circle"), "it is a circle of 1 points"),
+        (_shape("dog", [[1, 1], [2, 2, 2], [4, 4]]), "no pairs of numbers"),
+        (_shape("dog", [[1, 1], [9e9, 2], [4, 4]]), "not within 1000000 pixels"),
+        (_shape("", _corners(2)), "its label is ''"),
+        ({"points": _corners(2)}, "it lacks 'label'"),
+        ("dog", "shape 0 cannot be read: it is no object of json"),
     ],
 )
 def test_broken_labelme(tmp_path: Path, shape: Any, message: str) -> None:
@@ -136,6 +142,20 @@ def test_broken_labelme(tmp_path: Path, shape: Any, message: str) -> None:
     _label(tmp_path, 1, shape)
     with pytest.raises(DataError, match=message):
         _run("prepare_labelme", tmp_path)
+
+
+def test_labelme_files_without_a_picture_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _frames(tmp_path, 2)
+    _label(tmp_path, 1, _shape("dog", _corners(2)))
+    for _ in range(2):  # what was written before is no annotation
+        _run("prepare_labelme", tmp_path)
+        assert "no picture" not in capsys.readouterr().out
+    _label(tmp_path, 7, _shape("dog", _corners(2)))
+    _run("prepare_labelme", tmp_path)
+    told = capsys.readouterr().out
+    assert "1 files have no picture of their name, such as 007.json" in told
 
 
 def test_labelme_says_what_does_not_fit(tmp_path: Path) -> None:
@@ -192,6 +212,32 @@ def test_cvat_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not ellipse[2][10].any()
 
 
+def test_several_cvat_exports_are_videos_of_one_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    polygon = f'<polygon frame="{{}}" outside="0" points="{_points(2)}"/>'
+    body = TRACK.format("".join(polygon.format(frame) for frame in range(3)))
+    files = [_cvat(tmp_path / name, body) for name in ("walk", "running")]
+    out = tmp_path / "both.json"
+    words = [[command[place] for command in files] for place in (0, 2)]
+    _run("prepare_cvat", *words[0], "--images", *words[1], "--out", out)
+    assert "leave out" not in capsys.readouterr().out
+    first = [video["file_names"][0] for video in json.loads(out.read_text())["videos"]]
+    assert first == ["walk/frames/000.jpg", "running/frames/000.jpg"]
+    with pytest.raises(UserError, match="2 exports, but 1 folders in --images"):
+        _run("prepare_cvat", *words[0], "--images", words[1][0])
+
+
+def test_tracks_of_keyframes_alone_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    polygon = f'<polygon frame="{{}}" outside="0" points="{_points(2)}"/>'
+    _run("prepare_cvat", *_cvat(tmp_path, TRACK.format(polygon.format(0) + polygon.format(2))))
+    told = capsys.readouterr().out
+    assert "1 tracks leave out frames" in told
+    assert "such as track 0 after frame 0" in told
+
+
 def test_tracks_of_a_group_are_one_object(tmp_path: Path) -> None:
     mask = '<mask frame="{}" outside="0" rle="0,4" left="{}" top="3" width="2" height="2"/>'
     gone = '<mask frame="{}" outside="1" rle="0,4" left="0" top="3" width="2" height="2"/>'
@@ -244,7 +290,7 @@ POLYGON = '<polygon frame="{}" outside="0" label="dog" points="{}"/>'
         (TRACK.format(POLYGON.format(9, _points(2))), "frame 9 is not there: .* has 3 pictures"),
         (TRACK.format(POLYGON.format(1, "1,1;2,2")), "frame 1 cannot be read"),
         (TRACK.format(POLYGON.format(1, "1,1;2,a;3,3")), "frame 1 cannot be read"),
-        (TRACK.format('<box frame="0" xtl="1"/>'), "frame 0 cannot be read: KeyError"),
+        (TRACK.format('<box frame="0" xtl="1"/>'), "frame 0 cannot be read: it lacks 'ytl'"),
         (TRACK.format(POLYGON.format("x", _points(2))), "a shape at frame 'x'"),
         (IMAGE.format("no.jpg", 24, POLYGON.format(0, _points(2))), "no picture 'no.jpg'"),
         (IMAGE.format("000.jpg", 9, POLYGON.format(0, _points(2))), "rows and columns"),
@@ -253,6 +299,10 @@ POLYGON = '<polygon frame="{}" outside="0" label="dog" points="{}"/>'
                 "000.jpg", 24, '<mask rle="1,2" left="0" top="0" width="2" height="2" label="a"/>'
             ),
             "runs cover 3 of 4",
+        ),
+        (
+            f'<track id="4"><polygon frame="0" points="{_points(2)}"/></track>',
+            "track 4 has no label",
         ),
         ("<meta><project/></meta>", "export its tasks one by one"),
         ("", "neither tracks nor images"),

@@ -124,6 +124,22 @@ def test_davis_2016(davis: Path, mode: str) -> None:
     np.testing.assert_array_equal(masks[0][1], _square(1))
 
 
+def test_davis_that_lost_its_palette(davis: Path) -> None:
+    folder = davis / "Annotations" / "480p" / "bear"
+    for t in range(3):
+        indices = np.maximum(_square(t), _square(10, 2 if t else 255))
+        Image.fromarray(indices).save(folder / f"{t:05d}.png")
+    _run("prepare_davis", davis, "--split", "val")
+    masks = _load(davis / "val.json")[1]
+    np.testing.assert_array_equal(masks[0][0], _square(0))
+    np.testing.assert_array_equal(masks[1][1], _square(10))
+    coloured = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+    coloured[:4, :4, 0] = coloured[6:, :4, 1] = 128
+    Image.fromarray(coloured).save(folder / "00001.png")
+    with pytest.raises(DataError, match=r"00001\.png has colours without a palette"):
+        _run("prepare_davis", davis, "--split", "val")
+
+
 def test_davis_says_what_is_missing(davis: Path) -> None:
     with pytest.raises(DataError, match=r"list of sequences .*train\.txt cannot be read"):
         _run("prepare_davis", davis)
@@ -168,7 +184,7 @@ def _mots_text(first: int) -> str:
 def test_mots_challenge(tmp_path: Path) -> None:
     _frames(tmp_path / "MOTS20-02" / "img1", 3, first=1, digits=6)
     (tmp_path / "MOTS20-02" / "gt").mkdir()
-    (tmp_path / "MOTS20-02" / "gt" / "gt.txt").write_text(_mots_text(1))
+    (tmp_path / "MOTS20-02" / "gt" / "gt.txt").write_text(_mots_text(1) + "\n\n")
     _run("prepare_mots", tmp_path)
     _check_mots(tmp_path / "instances.json")
 
@@ -212,6 +228,11 @@ def test_broken_mots(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "instances_txt" / "0000.txt").write_text(text)
     with pytest.raises(DataError, match=message):
         _run("prepare_mots", tmp_path)
+
+
+def test_a_folder_is_no_file_to_write(davis: Path) -> None:
+    with pytest.raises(UserError, match=r"--out .* is a folder"):
+        _run("prepare_davis", davis, "--split", "val", "--out", davis)
 
 
 def test_mots_without_anything(tmp_path: Path) -> None:
