@@ -258,6 +258,12 @@ def _solver() -> CfgNode:
 def _test() -> CfgNode:
     node = CfgNode()
     node.EVALUATOR = ""  # name in EVALUATOR_REGISTRY; "" for the one that each data set names
+    node.EXTRA_EVALUATORS = ()  # more names, such as tracking: they score the same predictions
+    node.TRACKING = CfgNode()
+    node.TRACKING.MIN_SCORE = 0.0  # evaluator tracking: tracks with a lower score are left out
+    node.DAVIS = CfgNode()
+    node.DAVIS.MIN_SCORE = 0.0  # evaluator davis: tracks with a lower score are left out
+    node.DAVIS.MAX_TRACKS = 20  # the best that count; DAVIS allows 20
     node.EVAL_PERIOD = 0  # iterations between evaluations; 0 only at the end
     node.REPORT_VIDEOS = 8  # videos in the player of report.html, the worst ones; 0 writes none
     node.EXPECTED_RESULTS = []  # [task, metric, value, tolerance] checked after evaluation

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import vidseg
-from vidseg.evaluation.base import evaluator_name
+from vidseg.evaluation.base import evaluator_names
 
 from .run_dir import flat_config
 
@@ -74,7 +74,7 @@ def take_fingerprint(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict[
         "the weights": weights_digest(model),
         "the data set": _dataset_digest(dataset_name, metadata),
         "the folder of the frames": metadata.image_root,
-        "the evaluator": [evaluator_name(cfg, metadata), list(metadata.category_ids)],
+        "the evaluator": [evaluator_names(cfg, metadata), list(metadata.category_ids)],
         "the mapper": test_mapper_kind(cfg, dataset_name),
         "the kind of device": next(model.parameters()).device.type,
         "the code": _code_digest(model),

@@ -6,13 +6,16 @@ write what evaluation servers take, and report. Importing this package does not 
 
 from .base import EVALUATOR_REGISTRY, Evaluator, build_evaluator
 from .result_store import ResultStore
+from .track_evaluators import RegionBoundaryEvaluator, TrackingEvaluator
 from .ytvis import YTVISScores, evaluate_ytvis, score_ytvis
 from .ytvis_evaluator import YTVISEvaluator
 
 __all__ = [
     "EVALUATOR_REGISTRY",
     "Evaluator",
+    "RegionBoundaryEvaluator",
     "ResultStore",
+    "TrackingEvaluator",
     "YTVISEvaluator",
     "YTVISScores",
     "build_evaluator",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -21,7 +22,7 @@ __all__ = [
     "Metrics",
     "build_evaluator",
     "collect_on_main",
-    "evaluator_name",
+    "evaluator_names",
     "gather_on_main",
     "headline_of",
     "run_on_main",
@@ -138,7 +139,7 @@ class _Ascending(Mapping[Any, Any]):
 def build_evaluator(
     cfg: CfgNode, dataset_name: str, output_dir: str | os.PathLike[str]
 ) -> Evaluator:
-    """Makes the evaluator that the metadata of a data set names.
+    """Makes the evaluator of a data set, see ``evaluator_names``; several become one.
 
     Args:
         cfg: of the run.
@@ -151,19 +152,28 @@ def build_evaluator(
     from vidseg.data import DatasetCatalog  # on demand: files are scored without torch
 
     metadata = DatasetCatalog.metadata(dataset_name)
-    name = evaluator_name(cfg, metadata)
-    if not name:
+    names = evaluator_names(cfg, metadata)
+    if not names:
         raise ConfigError(
             f"{dataset_name} cannot be scored: it has no evaluator, like all sets of pictures or "
             "features; name a video data set in DATASETS.TEST, or an evaluator in TEST.EVALUATOR"
         )
-    evaluator = EVALUATOR_REGISTRY.get(name)
+    if len(names) > 1:
+        from .group import EvaluatorGroup  # which is an evaluator itself
+
+        return EvaluatorGroup(**EvaluatorGroup.from_config(cfg, metadata, Path(output_dir)))
+    evaluator = EVALUATOR_REGISTRY.get(names[0])
     return evaluator(**evaluator.from_config(cfg, metadata, Path(output_dir)))
 
 
-def evaluator_name(cfg: CfgNode, metadata: Metadata) -> str:
-    """Gives the evaluator of a data set: what the config names, else the set's own, else ``""``."""
-    return str(cfg.TEST.EVALUATOR or metadata.evaluator)
+def evaluator_names(cfg: CfgNode, metadata: Metadata) -> tuple[str, ...]:
+    """Gives the evaluators of a data set.
+
+    They are ``TEST.EVALUATOR`` of the config, else the set's own if it has one, and then
+    ``TEST.EXTRA_EVALUATORS``, each once.
+    """
+    names = (cfg.TEST.EVALUATOR or metadata.evaluator, *cfg.TEST.EXTRA_EVALUATORS)
+    return tuple(dict.fromkeys(str(name) for name in names if name))
 
 
 def headline_of(cfg: CfgNode, dataset_name: str) -> tuple[str, ...]:
@@ -174,8 +184,9 @@ def headline_of(cfg: CfgNode, dataset_name: str) -> tuple[str, ...]:
     """
     from vidseg.data import DatasetCatalog  # on demand, as above
 
-    name = evaluator_name(cfg, DatasetCatalog.registered(dataset_name))
-    return EVALUATOR_REGISTRY.get(name).headline if name else Evaluator.headline
+    names = evaluator_names(cfg, DatasetCatalog.registered(dataset_name))
+    headlines = [EVALUATOR_REGISTRY.get(name).headline for name in names]
+    return tuple(dict.fromkeys(chain.from_iterable(headlines or [Evaluator.headline])))
 
 
 def collect_on_main(results: MutableMapping[Any, Any]) -> None:

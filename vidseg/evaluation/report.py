@@ -25,6 +25,7 @@ __all__ = [
     "metric_lines",
     "percent_metrics",
     "summary_table",
+    "write_figures",
     "write_metrics",
     "write_per_class",
     "write_results",
@@ -130,6 +131,30 @@ def write_per_class(path: Path, scores: YTVISScores) -> None:
         values = [100 * scores.value(metric, category=index) for metric in scores.metrics]
         cells = ["" if math.isnan(value) else f"{value:.4f}" for value in values]
         writer.writerow([category_id, name, *cells])
+    write_text(path, text.getvalue())
+
+
+def write_figures(
+    path: Path,
+    title: str,
+    rows: Mapping[Any, Mapping[str, float]],
+    *,
+    plain: Sequence[str] = (),
+) -> None:
+    """Writes fractions in percent as csv; what is undefined is left empty.
+
+    Args:
+        path: of the file.
+        title: see ``figures_table``, as for the other arguments; all rows have the same figures.
+        rows: see there.
+        plain: see there.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([title, *next(iter(rows.values()), ())])
+    for key, row in rows.items():
+        values = in_percent(row, plain=plain).values()
+        writer.writerow([key, *("" if math.isnan(value) else f"{value:.4f}" for value in values)])
     write_text(path, text.getvalue())
 
 

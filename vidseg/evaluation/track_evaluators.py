@@ -1,0 +1,202 @@
+"""Evaluators that score the tracks of a model by other metrics than AP.
+
+They score what ``YTVISEvaluator`` keeps of a prediction, alone or beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseg import rle as rle_ops
+from vidseg.errors import ConfigError, DataError
+from vidseg.rle import RLE
+
+from .base import EVALUATOR_REGISTRY, Metrics
+from .report import figures_table, in_percent, write_figures, write_metrics
+from .ytvis_evaluator import YTVISEvaluator
+from .ytvis_groups import check_masks
+from .ytvis_files import load_ground_truth
+
+if TYPE_CHECKING:
+    from vidseg.config import CfgNode
+    from vidseg.data import Metadata
+
+__all__ = ["RegionBoundaryEvaluator", "TrackingEvaluator"]
+
+logger = logging.getLogger(__name__)
+
+_VOID = -1
+
+Labels = NDArray[np.int32]
+Figures = dict[str, float]
+
+
+@EVALUATOR_REGISTRY.register(name="tracking")
+class TrackingEvaluator(YTVISEvaluator):
+    """Scores tracks by HOTA, CLEAR and Identity, see ``score_tracking``.
+
+    Files in ``output_dir``: ``metrics.json`` (flat, percent, with the names that
+    ``tools/evaluate.py tracking`` gives), ``per_class.csv`` and ``per_video.csv``.
+
+    Args:
+        gt: see ``YTVISEvaluator``, as for the other arguments.
+        output_dir: see there.
+        min_score: tracks with a lower score are left out: every other one counts in full.
+        category_ids: see there.
+        dataset_name: see there.
+    """
+
+    headline = ("tracking/HOTA", "tracking/MOTA", "tracking/IDF1")
+
+    def __init__(self, gt: Any, output_dir: Path, *, min_score: float = 0.0, **known: Any) -> None:
+        super().__init__(gt, output_dir, **known)
+        self._min_score = min_score
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, metadata: Metadata, output_dir: Path) -> dict[str, Any]:
+        """See the base class; reads ``TEST.TRACKING``."""
+        known = super().from_config(cfg, metadata, output_dir)
+        return {**known, "min_score": cfg.TEST.TRACKING.MIN_SCORE}
+
+    def score(self, results: Mapping[Any, Any]) -> Metrics:
+        """Writes the files and gives ``{"tracking": {name: percent}}``; empty without truth."""
+        from .tracking import HEADLINE, PLAIN, score_tracking
+
+        gt = self._annotations()
+        if not gt.get("annotations"):
+            return {"tracking": {}}
+        tracks = [track for result in results.values() for track in result["tracks"]]
+        scores = score_tracking(gt, tracks, min_score=self._min_score)
+        rows = {
+            "mean over classes": scores.class_averaged,
+            "all detections": scores.detection_averaged,
+            **scores.per_class,
+        }
+        logger.info(
+            "%s\n%s", self._dataset_name, figures_table("class", rows, HEADLINE, plain=PLAIN)
+        )
+        metrics = in_percent(scores.class_averaged, plain=PLAIN)
+        every = in_percent(scores.detection_averaged, plain=PLAIN)
+        metrics |= {f"all_detections/{name}": value for name, value in every.items()}
+        write_metrics(self._output_dir / "metrics.json", _flat("tracking", metrics))
+        write_figures(self._output_dir / "per_class.csv", "class", scores.per_class, plain=PLAIN)
+        write_figures(self._output_dir / "per_video.csv", "video", scores.per_video, plain=PLAIN)
+        return {"tracking": metrics}
+
+
+@EVALUATOR_REGISTRY.register(name="davis")
+class RegionBoundaryEvaluator(YTVISEvaluator):
+    """Scores tracks by J&F, matched to objects as in the unsupervised task of DAVIS.
+
+    The best tracks become a label map: where they overlap, a pixel belongs to the one with the
+    highest score. Classes do not count. Where annotated objects overlap, the later one is in
+    front; crowds are void.
+
+    Files in ``output_dir``: ``metrics.json`` (flat, percent, with the names that
+    ``tools/evaluate.py davis`` gives) and ``per_video.csv``.
+
+    Args:
+        gt: see ``YTVISEvaluator``, as for the other arguments.
+        output_dir: see there.
+        min_score: tracks with a lower score are left out.
+        max_tracks: of a video, at most.
+        category_ids: see there.
+        dataset_name: see there.
+    """
+
+    headline = ("davis/J&F", "davis/J", "davis/F")
+
+    def __init__(
+        self,
+        gt: Any,
+        output_dir: Path,
+        *,
+        min_score: float = 0.0,
+        max_tracks: int = 20,
+        **known: Any,
+    ) -> None:
+        super().__init__(gt, output_dir, **known)
+        self._min_score = min_score
+        self._max_tracks = max_tracks
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, metadata: Metadata, output_dir: Path) -> dict[str, Any]:
+        """See the base class; reads ``TEST.DAVIS``.
+
+        Raises:
+            ConfigError: if no track is allowed.
+        """
+        node = cfg.TEST.DAVIS
+        if node.MAX_TRACKS < 1:
+            raise ConfigError(f"TEST.DAVIS.MAX_TRACKS is {node.MAX_TRACKS}; set 1 or more")
+        known = super().from_config(cfg, metadata, output_dir)
+        return {**known, "min_score": node.MIN_SCORE, "max_tracks": node.MAX_TRACKS}
+
+    def score(self, results: Mapping[Any, Any]) -> Metrics:
+        """Writes the files and gives ``{"davis": {name: percent}}``; empty without truth."""
+        from .discovery import mean_shares
+        from .region_boundary import region_boundary_shares
+
+        gt = self._annotations()
+        if not gt.get("annotations"):
+            return {"davis": {}}
+        truth = load_ground_truth(gt)
+        shares = {}
+        for video in sorted(gt["videos"], key=lambda one: one["id"]):
+            objects = [track for track in truth.tracks if track.video_id == video["id"]]
+            numbers = [_VOID if one.is_crowd else k + 1 for k, one in enumerate(objects)]
+            result = results.get(video["id"], {"tracks": ()})
+            try:
+                check_masks(objects)
+                labels = _label_map([one.masks for one in objects], numbers, video)
+                found = self._segments(result["tracks"], video)
+            except ValueError as error:
+                raise DataError(f"{self._dataset_name}, video {video['id']}: {error}") from None
+            shares[video["id"]] = region_boundary_shares(labels, found, background=0)
+        metrics = in_percent(mean_shares(shares.values()))
+        per_video = {key: mean_shares([share]) for key, share in shares.items()}
+        table = figures_table("video", {"all videos": mean_shares(shares.values())}, list(metrics))
+        logger.info("%s\n%s", self._dataset_name, table)
+        write_metrics(self._output_dir / "metrics.json", _flat("davis", metrics))
+        write_figures(self._output_dir / "per_video.csv", "video", per_video)
+        return {"davis": metrics}
+
+    def _segments(self, tracks: Sequence[Mapping[str, Any]], video: Mapping[str, Any]) -> Labels:
+        """Gives the label map of predicted tracks, the best in front."""
+        shown = [track for track in tracks if track["score"] >= self._min_score]
+        best = sorted(shown, key=lambda track: -track["score"])[: self._max_tracks]
+        masks = [track["segmentations"] for track in reversed(best)]
+        return _label_map(masks, range(1, len(masks) + 1), video)
+
+
+def _label_map(
+    tracks: Iterable[Sequence[RLE | None]], numbers: Iterable[int], video: Mapping[str, Any]
+) -> Labels:
+    """Paints tracks one over the other, ``(T, H, W)``; 0 where there is none.
+
+    Raises:
+        ValueError: if a mask has another size than the video, or comes after its end.
+    """
+    size = (video["height"], video["width"])
+    files = video.get("file_names") or ()
+    labels: Labels = np.zeros((video.get("length", len(files)), *size), dtype=np.int32)
+    for number, masks in zip(numbers, tracks, strict=False):
+        if len(masks) > len(labels):
+            raise ValueError(f"a track has {len(masks)} masks, the video {len(labels)} frames")
+        for frame, mask in enumerate(masks):
+            if mask is None:
+                continue
+            if tuple(mask["size"]) != size:
+                raise ValueError(f"a mask has size {list(mask['size'])}, the video {list(size)}")
+            labels[frame][rle_ops.decode(mask)] = number
+    return labels
+
+
+def _flat(task: str, metrics: Mapping[str, float]) -> Figures:
+    return {f"{task}/{name}": value for name, value in metrics.items()}
