@@ -5,19 +5,26 @@ Example:
 
 reads coco/annotations/instances_{train,val}2017.json below the data set root and writes
 coco2ovis_{train,val}.json beside them. Ids stay those of COCO; training maps them
-(DATASETS.DATASET_NEED_MAP). Images that lose all of their objects are left out.
+(DATASETS.DATASET_NEED_MAP) and makes clips of the images as it goes. Images that lose all of their
+objects are left out. Videos on disk are made by prepare_coco_pseudo_video.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+from pathlib import Path
 from typing import Any
+
+# A checkout works without being installed.
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
 from vidseg.data.catalog import dataset_root
 from vidseg.data.categories import FROM_COCO
 from vidseg.data.instance_json import read_content
-from vidseg.errors import run_command
+from vidseg.errors import DataError, run_command
+from vidseg.files import write_atomically
 
 _TARGETS = {"ytvis2019": "ytvis_2019", "ytvis2021": "ytvis_2021", "ovis": "ovis"}
 
@@ -39,10 +46,15 @@ def main(arguments: list[str]) -> None:
     args = parse(arguments)
     folder = dataset_root() / "coco" / "annotations"
     for split in args.splits:
-        content = read_content(folder / f"instances_{split}2017.json")
-        subset = _reduce(content, set(FROM_COCO[_TARGETS[args.target]]))
+        source = folder / f"instances_{split}2017.json"
+        content = read_content(source)
+        try:
+            subset = _reduce(content, set(FROM_COCO[_TARGETS[args.target]]))
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{source} is no COCO instance file: {error}") from None
         path = folder / f"coco2{args.target}_{split}.json"
-        path.write_text(json.dumps(subset))
+        text = json.dumps(subset).encode()
+        write_atomically(path, lambda file, text=text: file.write(text))
         print(f"{path}: {len(subset['images'])} images, {len(subset['annotations'])} objects")
 
 

@@ -111,18 +111,21 @@ class VisJson:
             about = {"video_id": video_id, "iscrowd": int(crowd)}
             self._objects.append((name, {**about, "height": size[0], "width": size[1], **entry}))
 
-    def write(self, path: Path, image_root: Path) -> None:
+    def write(self, path: Path, image_root: Path, *, shown: Path | None = None) -> None:
         """Writes the file, and prints what is in it.
 
         Args:
             path: of the file.
             image_root: folder that frames are named relative to.
+            shown: what it will be called, if it is moved.
 
         Raises:
             DataError: if there is no object.
         """
         if not self._objects:
-            raise DataError(f"{image_root} has {len(self._videos)} videos, but no object in them")
+            raise DataError(
+                f"{shown or image_root} has {len(self._videos)} videos, but no object in them"
+            )
         classes = list(self._classes or sorted({name for name, _ in self._objects}))
         root = image_root.resolve()
         content = {
@@ -148,7 +151,7 @@ class VisJson:
         make_folder(path.resolve().parent, "the folder")
         text = json.dumps(content).encode()
         write_atomically(path, lambda file: file.write(text))
-        print(f"{path}: {len(self._videos)} videos, {len(self._objects)} objects")
+        print(f"{shown or path}: {len(self._videos)} videos, {len(self._objects)} objects")
 
 
 def subfolders(folder: Path) -> list[Path]:

@@ -42,3 +42,7 @@ def test_coco_to_vis(tmp_path: Path) -> None:
     missing = _run("prepare_coco_to_vis.py", "ovis", VIDSEG_DATASETS=str(tmp_path))
     assert missing.returncode == 1
     assert "instances_train2017.json" in missing.stderr
+    _write(folder / "instances_train2017.json", {"annotations": [3]})
+    broken = _run("prepare_coco_to_vis.py", "ovis", VIDSEG_DATASETS=str(tmp_path))
+    assert (broken.returncode, len(broken.stderr.splitlines())) == (1, 1)
+    assert "instances_train2017.json is no COCO instance file" in broken.stderr

@@ -20,8 +20,8 @@ from vidseg.rle import RLE
 from .base import EVALUATOR_REGISTRY, Metrics
 from .report import figures_table, in_percent, write_figures, write_metrics
 from .ytvis_evaluator import YTVISEvaluator
-from .ytvis_groups import check_masks
 from .ytvis_files import load_ground_truth
+from .ytvis_groups import check_masks
 
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
