@@ -73,7 +73,11 @@ def _sequences(path: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
-        raise DataError(f"the list of sequences {path} cannot be read: {reason}") from None
+        raise DataError(
+            f"the list of sequences {path} cannot be read: {reason}; expected are "
+            "ImageSets/<year>/<split>.txt, JPEGImages/480p/<sequence>/00000.jpg and "
+            "Annotations/480p/<sequence>/00000.png"
+        ) from None
     first = [line.split()[0] for line in lines if line.strip()]
     names = [Path(word).parent.name if "/" in word else word for word in first]
     if not names:

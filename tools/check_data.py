@@ -9,13 +9,14 @@ import os
 import sys
 import textwrap
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 # A checkout works without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from vidseg.errors import DataError, UserError, run_command
+from vidseg.errors import UserError, nearest, run_command
 
 if TYPE_CHECKING:
     from vidseg.data.checks import Findings
@@ -25,6 +26,7 @@ EXAMPLE = """examples:
   python tools/check_data.py ytvis_2021_train ytvis_2021_val --quick
   python tools/check_data.py my_set/train.json my_set/val.json --json findings.json
   python tools/check_data.py --layout
+  python tools/check_data.py --layout davis_2017 vipseg_val
 
 A data set is whatever DATASETS.TRAIN takes: a name, a json file (YouTube-VIS, COCO, an index of
 documents), a folder of videos or features, a file that a project reads. Several are also compared
@@ -34,7 +36,8 @@ with each other: name those of training first. What is found is listed worst fir
   warning  it can be read, but is probably not meant
   note     it may be all right
 
-Exit code 1: there are errors or warnings, or with --layout, no public data set is in its place.
+Exit code 1: there are errors or warnings, or with --layout, a set that is named is not in its place
+as a whole, or no set is.
 """
 
 
@@ -56,7 +59,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--kinds", action="store_true", help="explain all kinds and leave")
     parser.add_argument(
-        "--layout", action="store_true", help="show which public data sets are in their places"
+        "--layout",
+        action="store_true",
+        help="show which public data sets are in their places, and what is missing: all, or those "
+        "named",
     )
     args = parser.parse_args(argv)
     if not (args.names or args.kinds or args.layout):
@@ -73,7 +79,7 @@ def main(argv: list[str]) -> int:
         _print_kinds()
         return 0
     if args.layout:
-        return _print_layout()
+        return _print_layouts(args.names)
     workers = args.workers or min(8, os.cpu_count() or 1)
     effort = Effort(is_quick=args.quick, workers=workers)
     checked = [check_data_set(name, effort) for name in dict.fromkeys(args.names)]
@@ -124,23 +130,32 @@ def _print_kinds() -> None:
         print(f"{kind.severity:8}{name:{width + 2}}{kind.meaning}")
 
 
-def _print_layout() -> int:
-    from vidseg.data import DatasetCatalog, dataset_root
+def _print_layouts(names: Sequence[str]) -> int:
+    from vidseg.data import dataset_root
+    from vidseg.data.checks import look_at_layout, public_layouts
 
-    print(f"below {dataset_root()}:")
-    there = 0
-    for name in DatasetCatalog.names():
-        known = DatasetCatalog.registered(name)
-        if not known.prepare:  # not a public one: generated, or somebody's own
-            continue
-        try:
-            DatasetCatalog.require(name)
-            there += 1
-            print(f"there    {name}")
-        except DataError:
-            print(f"missing  {name}")
-            print(textwrap.indent("\n".join(known.prepare.splitlines()[1:]), "  "))
-    return 0 if there else 1
+    layouts = public_layouts()
+    # a name may stand for all splits: davis, ytvis_2021
+    chosen = {
+        name: [one for one in layouts if one == name or one.startswith(f"{name}_")]
+        for name in names
+    }
+    for name, found in chosen.items():
+        if not found:
+            close = ", ".join(nearest(name, layouts) or layouts)
+            raise UserError(f"--layout {name}: no public data set is called so; known: {close}")
+    shown = list(dict.fromkeys(chain.from_iterable(chosen.values()))) or list(layouts)
+    root = dataset_root()
+    print(f"below {root}:")
+    states = []
+    for name in shown:
+        state, problem = look_at_layout(layouts[name], root)
+        states.append(state)
+        print(f"{state:8} {name}{problem and ': '}{problem}")
+        if problem:
+            print(textwrap.indent("\n".join(map(str, layouts[name].needs)), " " * 6))
+            print(f"  to prepare it, {layouts[name].step}; see datasets/README.md")
+    return 0 if (set(states) == {"there"} if names else "there" in states) else 1
 
 
 def _positive(text: str) -> int:

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import resource
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from vidseg.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,16 +71,28 @@ def test_notes_are_no_failure(index: Path) -> None:
     assert "note: not-looked-into" in done.stdout
 
 
-def test_layout_of_public_sets(tmp_path: Path) -> None:
+def test_layout_of_public_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     nothing = check("--layout", VIDSEG_DATASETS=str(tmp_path))
     assert nothing.returncode == 1
-    assert "missing  ovis_train\n      ovis/annotations/annotations_train.json" in nothing.stdout
-    (tmp_path / "ovis" / "train").mkdir(parents=True)
-    (tmp_path / "ovis" / "annotations").mkdir()
-    (tmp_path / "ovis" / "annotations" / "annotations_train.json").write_text("{}")
-    done = check("--layout", VIDSEG_DATASETS=str(tmp_path))
-    assert done.returncode == 0
-    assert "there    ovis_train\nmissing  ovis_val\n" in done.stdout
+    text = "ovis/annotations/annotations_train.json"
+    assert f"missing  ovis_train: there is no file {text}\n      {text}\n" in nothing.stdout
+    assert "missing  vipseg_val: " in nothing.stdout
+    main = runpy.run_path(str(ROOT / "tools" / "check_data.py"))["main"]
+    monkeypatch.setenv("VIDSEG_DATASETS", str(tmp_path))
+    (tmp_path / "ovis" / "annotations").mkdir(parents=True)
+    (tmp_path / text).write_text("{}")
+    assert main(["--layout", "ovis_train"]) == 1
+    assert "\npartly   ovis_train: there is no folder ovis/train\n" in capsys.readouterr().out
+    (tmp_path / "ovis" / "train" / "a").mkdir(parents=True)
+    (tmp_path / "ovis" / "train" / "a" / "1.jpg").touch()
+    assert main(["--layout"]) == 0
+    assert main(["--layout", "ovis_train"]) == 0
+    assert main(["--layout", "ovis"]) == 1
+    assert "there    ovis_train\nmissing  ovis_val: " in capsys.readouterr().out
+    with pytest.raises(UserError, match="ovis_trian: no public data set is called so; known: ovis"):
+        main(["--layout", "ovis_trian"])
 
 
 def test_mistakes_have_one_sentence() -> None:

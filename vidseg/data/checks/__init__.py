@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .data_sets import check_data_set, compare_data_sets
 from .findings import KINDS, SEVERITIES, Finding, Findings, Kind
+from .layouts import Layout, Need, look_at_layout, public_layouts
 from .pictures import Effort
 
 __all__ = [
@@ -13,6 +14,10 @@ __all__ = [
     "Finding",
     "Findings",
     "Kind",
+    "Layout",
+    "Need",
     "check_data_set",
     "compare_data_sets",
+    "look_at_layout",
+    "public_layouts",
 ]
