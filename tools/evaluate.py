@@ -178,6 +178,12 @@ def _add_tracking(commands: Any) -> None:
         action="store_true",
         help="count masks without pixels as detections, as TrackEval does",
     )
+    tracking.add_argument(
+        "--backend",
+        choices=["vidseg", "trackeval"],
+        default="vidseg",
+        help="trackeval: let an installed TrackEval work the figures out (same figures, slower)",
+    )
 
 
 def _add_vps(commands: Any) -> None:
@@ -255,6 +261,7 @@ def score_tracking_files(args: argparse.Namespace) -> int:
         class_agnostic=args.class_agnostic,
         min_score=args.min_score,
         strict=args.strict,
+        backend=args.backend,
     )
     rows = {"mean over classes": scores.class_averaged, "all detections": scores.detection_averaged}
     rows |= scores.per_class

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from math import sqrt
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 
 from tests.golden_utils import GOLDEN
 from vidseg import rle
-from vidseg.errors import DataError
-from vidseg.evaluation.tracking import score_tracking
+from vidseg.errors import DataError, UserError
+from vidseg.evaluation.tracking import BACKENDS, score_tracking
 from vidseg.evaluation.tracking_metrics import (
     TrackedSequence,
     clear_metrics,
@@ -212,22 +213,11 @@ def random_sequence(seed: int) -> TrackedSequence:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_figures_are_those_of_trackeval(seed: int) -> None:
-    """Through the metric classes' own interface, without its readers of files."""
     metrics = pytest.importorskip("trackeval.metrics", reason="pip install vidseg[eval]")
+    from vidseg.evaluation.trackeval_adapter import _in_memory
+
     one = random_sequence(seed)
-    frames = range(len(one.overlaps))
-    rows = [np.flatnonzero(one.truth_visible[frame]) for frame in frames]
-    columns = [np.flatnonzero(one.found_visible[frame]) for frame in frames]
-    data = {
-        "num_timesteps": len(frames),
-        "num_gt_ids": one.truth_visible.shape[1],
-        "num_tracker_ids": one.found_visible.shape[1],
-        "num_gt_dets": int(one.truth_visible.sum()),
-        "num_tracker_dets": int(one.found_visible.sum()),
-        "gt_ids": rows,
-        "tracker_ids": columns,
-        "similarity_scores": [one.overlaps[f][np.ix_(rows[f], columns[f])] for f in frames],
-    }
+    data = _in_memory(one)
     quiet = {"PRINT_CONFIG": False}
     expected = metrics.HOTA(quiet).eval_sequence(data)
     for name, curve in hota_curves(count_hota(one)).items():
@@ -238,3 +228,29 @@ def test_figures_are_those_of_trackeval(seed: int) -> None:
     ):
         expected = family.eval_sequence(data)
         assert figures == pytest.approx({name: expected[name] for name in figures}, abs=1e-12)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_trackeval_gives_the_same_figures(case: str) -> None:
+    pytest.importorskip("trackeval", reason="pip install vidseg[eval]")
+    gt, results = load(case, "gt"), load(case, "results")
+    ours, theirs = (score_tracking(gt, results, backend=name) for name in BACKENDS)
+    for part in ("class_averaged", "detection_averaged"):
+        assert_same(getattr(ours, part), getattr(theirs, part))
+    for part in ("per_class", "per_video"):
+        assert getattr(ours, part).keys() == getattr(theirs, part).keys()
+        for name, figures in getattr(theirs, part).items():
+            assert_same(getattr(ours, part)[name], figures)
+    nothing = score_tracking({**gt, "annotations": []}, [], backend="trackeval")
+    assert nothing.detection_averaged["HOTA"] == 0
+
+
+@pytest.fixture
+def without_trackeval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trackeval", None)
+
+
+@pytest.mark.usefixtures("without_trackeval")
+def test_trackeval_is_an_extra() -> None:
+    with pytest.raises(UserError, match=r"cannot be used: .*; pip install 'vidseg\[eval\]'"):
+        score_tracking(truth_of(SQUARE), [], backend="trackeval")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,23 +18,13 @@ import numpy as np
 from vidseg import rle as rle_ops
 from vidseg.errors import DataError
 
-from .tracking_metrics import (
-    Counts,
-    TrackedSequence,
-    add_counts,
-    clear_metrics,
-    count_clear,
-    count_hota,
-    count_identity,
-    hota_metrics,
-    identity_metrics,
-)
+from .tracking_metrics import FAMILIES, Counts, MetricFamily, TrackedSequence
 from .tube_iou import Tubes
 from .ytvis import ALL_CLASSES
 from .ytvis_files import GroundTruth, Track, load_ground_truth, load_results
 from .ytvis_groups import measure_masks
 
-__all__ = ["HEADLINE", "PLAIN", "TrackingScores", "score_tracking"]
+__all__ = ["BACKENDS", "HEADLINE", "PLAIN", "TrackingScores", "score_tracking"]
 
 HEADLINE = ("HOTA", "DetA", "AssA", "LocA", "MOTA", "MOTP", "IDSW", "Frag", "IDF1", "IDR", "IDP")
 """Metrics that a table shows."""
@@ -46,13 +36,8 @@ _COUNTED = (
 PLAIN = (*_COUNTED, "FP_per_frame")
 """Metrics that are no fractions."""
 
-_FAMILIES: tuple[
-    tuple[Callable[[TrackedSequence], Counts], Callable[[Counts], dict[str, float]]], ...
-] = (
-    (count_hota, hota_metrics),
-    (count_clear, clear_metrics),
-    (count_identity, identity_metrics),
-)
+BACKENDS = ("vidseg", "trackeval")
+"""Whose code works the figures out."""
 
 
 @dataclass
@@ -80,6 +65,7 @@ def score_tracking(
     class_agnostic: bool = False,
     min_score: float = -math.inf,
     strict: bool = False,
+    backend: str = BACKENDS[0],
 ) -> TrackingScores:
     """Scores predicted tracks against annotated ones.
 
@@ -94,12 +80,20 @@ def score_tracking(
         min_score: predictions with a lower score are left out.
         strict: whether to repeat the fault of TrackEval by which a mask without pixels is a
             detection, and a wrong one, unless it is written as null.
+        backend: of ``BACKENDS``: whether to use the metrics of an installed TrackEval, which come
+            to the same figures in more time.
 
     Raises:
+        UserError: if TrackEval is wanted and cannot be imported.
         DataError: if a file is missing or broken, there are no annotations, a prediction names a
             video that the ground truth lacks or goes on after the end of its video, or the masks
             of a video differ in size.
     """
+    families: tuple[MetricFamily, ...] = FAMILIES
+    if backend == "trackeval":
+        from .trackeval_adapter import trackeval_families  # an extra
+
+        families = trackeval_families()
     truth = load_ground_truth(gt)
     found = [one for one in load_results(results, truth) if one.score >= min_score]
     source = "the results" if not isinstance(results, (str, os.PathLike)) else str(results)
@@ -111,17 +105,17 @@ def score_tracking(
     counts: dict[tuple[Any, Any], list[Counts]] = {}
     for (video_id, key), pair in sorted(groups.items(), key=lambda item: item[0][0]):
         sequence = _sequence(truth, source, video_id, *pair, strict=strict)
-        counts[video_id, key] = [count(sequence) for count, _ in _FAMILIES]
+        counts[video_id, key] = [family.count(sequence) for family in families]
     by_class = {
-        key: _metrics(part for (_, of), part in counts.items() if of == key)
+        key: _metrics(families, (part for (_, of), part in counts.items() if of == key))
         for key in ([ALL_CLASSES] if class_agnostic else truth.category_ids)
         if any(of == key for _, of in counts)
     }
     per_video = {
-        video_id: _metrics(part for (of, _), part in counts.items() if of == video_id)
+        video_id: _metrics(families, (part for (of, _), part in counts.items() if of == video_id))
         for video_id in dict.fromkeys(video_id for video_id, _ in counts)
     }
-    every = _metrics(counts.values())
+    every = _metrics(families, counts.values())
     averaged = {
         name: sum(one[name] for one in by_class.values())
         / (1 if name in _COUNTED else max(1, len(by_class)))
@@ -131,15 +125,17 @@ def score_tracking(
     return TrackingScores(averaged, every, per_class, per_video)
 
 
-def _metrics(parts: Iterable[Sequence[Counts]]) -> dict[str, float]:
+def _metrics(
+    families: Sequence[MetricFamily], parts: Iterable[Sequence[Counts]]
+) -> dict[str, float]:
     """Adds the counts of some sequences and gives all metrics, HOTA first."""
     nothing = TrackedSequence(np.zeros((0, 0, 0)), np.zeros((0, 0), bool), np.zeros((0, 0), bool))
-    families = zip(*parts, strict=True)
+    by_family = list(zip(*parts, strict=True)) or [(one.count(nothing),) for one in families]
     metrics: dict[str, float] = {}
     counted: dict[str, float] = {}
-    added = [add_counts(part) for part in families] or [count(nothing) for count, _ in _FAMILIES]
-    for (_, finish), total in zip(_FAMILIES, added, strict=True):
-        metrics |= finish(total)
+    for family, of_sequences in zip(families, by_family, strict=True):
+        total = family.add(of_sequences)
+        metrics |= family.finish(total)
         counted |= {name: float(total[name]) for name in _COUNTED if name in total}
     return metrics | counted
 

@@ -12,7 +12,7 @@ Shapes: T frames, G annotated tracks, P predicted tracks, A localisation thresho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,9 @@ from vidseg.assignment import linear_sum_assignment
 
 __all__ = [
     "ALPHAS",
+    "FAMILIES",
     "Counts",
+    "MetricFamily",
     "TrackedSequence",
     "add_counts",
     "clear_matches",
@@ -71,6 +73,21 @@ class TrackedSequence:
     def is_one_sided(self) -> bool:
         """Whether annotations or predictions are missing altogether."""
         return not (self.truth_lengths.any() and self.found_lengths.any())
+
+
+@dataclass(frozen=True)
+class MetricFamily:
+    """Metrics that are worked out from the same counts.
+
+    Args:
+        count: counts in one sequence.
+        add: adds counts.
+        finish: gives the metrics.
+    """
+
+    count: Callable[[TrackedSequence], Counts]
+    add: Callable[[Iterable[Counts]], Counts]
+    finish: Callable[[Counts], dict[str, float]]
 
 
 def add_counts(parts: Iterable[Counts]) -> Counts:
@@ -271,3 +288,11 @@ def _visible_part(sequence: TrackedSequence, frame: int) -> tuple[Ints, Ints, Fl
     rows = np.flatnonzero(sequence.truth_visible[frame])
     columns = np.flatnonzero(sequence.found_visible[frame])
     return rows, columns, sequence.overlaps[frame][np.ix_(rows, columns)]
+
+
+FAMILIES = (
+    MetricFamily(count_hota, add_counts, hota_metrics),
+    MetricFamily(count_clear, add_counts, clear_metrics),
+    MetricFamily(count_identity, add_counts, identity_metrics),
+)
+"""HOTA, CLEAR and Identity."""
