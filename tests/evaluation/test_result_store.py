@@ -1,6 +1,7 @@
 """Results of videos on disk: taken over, dropped, sent between ranks that share no disk."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,22 @@ def test_what_another_rank_has_written_is_found(store: ResultStore) -> None:
     assert dict(store) == {1: "one"}
     store.look_again()
     assert dict(store) == {1: "one", 2: "two"}
+
+
+def test_two_ranks_may_clear_at_once(store: ResultStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store[1] = "text"
+
+    def find() -> dict[Any, Path]:
+        shutil.rmtree(
+            store.directory, ignore_errors=True
+        )  # the other rank, between looking and listing
+        raise FileNotFoundError(2, "No such file or directory", str(store.directory))
+
+    monkeypatch.setattr(store, "_find", find)
+    store.clear()
+    assert not store.directory.exists()
+    assert len(store) == 0
+    store.clear()
 
 
 def test_half_written_and_foreign_files_are_no_results(store: ResultStore) -> None:

@@ -61,14 +61,13 @@ class ResultStore(MutableMapping[Any, Any]):
 
     def clear(self) -> None:
         """Removes the whole folder, as far as it is this store's."""
-        if not self.directory.is_dir():
-            return
-        # The fingerprint first: without it no half-removed store is ever taken over.
-        drafts = self.directory.glob(".*.tmp")
-        for path in [self.directory / _FINGERPRINT, *self._find().values(), *drafts]:
-            path.unlink(missing_ok=True)
         self._paths = {}
-        with contextlib.suppress(OSError):  # another rank was here first, or a stranger's file is
+        with contextlib.suppress(FileNotFoundError):  # another rank was here first
+            # The fingerprint first: without it no half-removed store is ever taken over.
+            drafts = self.directory.glob(".*.tmp")
+            for path in [self.directory / _FINGERPRINT, *self._find().values(), *drafts]:
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # likewise, or a stranger's file is there
             self.directory.rmdir()
 
     def __getitem__(self, video_id: Any) -> Any:
