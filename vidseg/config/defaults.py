@@ -251,6 +251,12 @@ def _solver() -> CfgNode:
     node.LOG_PERIOD = 20  # iterations between log lines
     node.CHECKPOINT_PERIOD = 5000  # iterations between checkpoints
     node.KEEP_CHECKPOINTS = 3  # latest checkpoints to keep; -1 all
+    node.PROFILE = CfgNode()
+    # Record some iterations with torch.profiler: a trace in OUTPUT_DIR/profile/ and a table of the
+    # operators that took longest in the log; with several processes, of the first one.
+    node.PROFILE.ENABLED = False
+    node.PROFILE.START_ITER = 10  # iterations before the first that is recorded
+    node.PROFILE.NUM_ITERS = 3  # how many are recorded
     node.MAX_NAN_STEPS = 10  # steps in a row without a finite loss after which the run stops
     return node
 

@@ -29,6 +29,7 @@ from .hooks import CheckpointHook, FittingHook
 from .image_conventions import check_image_conventions
 from .logging_hooks import LogHook, ProgressBarHook
 from .precision import Precision
+from .profile_hook import ProfileHook
 from .trainer import Trainer
 from .writers import open_all
 
@@ -189,6 +190,8 @@ def resolve_epochs(cfg: CfgNode) -> CfgNode:
 def _add_hooks(cfg: CfgNode, trainer: Trainer) -> None:
     """Orders the hooks: averages and metrics come before the checkpoint that holds them."""
     directory = Path(cfg.OUTPUT_DIR)
+    if cfg.SOLVER.PROFILE.ENABLED and is_main():
+        trainer.hooks.append(ProfileHook.from_config(cfg))  # before all that is no training step
     checkpointer = Checkpointer(directory, num_kept=cfg.SOLVER.KEEP_CHECKPOINTS)
     averaged: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     restart = None
