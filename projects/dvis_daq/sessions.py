@@ -127,9 +127,9 @@ class TrackingState:
         """Packs what was selected; ``ids`` and ``masks`` are those of the selected pairs."""
         size, indices = self._size_and_indices(frames)
         return VideoInstances(
-            scores=selection.scores,
-            labels=selection.labels,
-            track_ids=ids,
+            scores=selection.scores.cpu(),
+            labels=selection.labels.cpu(),
+            track_ids=ids.cpu(),
             masks=masks,
             image_size=size,
             frame_indices=indices,
