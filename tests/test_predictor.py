@@ -16,7 +16,7 @@ from vidseg import VideoPredictor, rle
 from vidseg.config import CfgNode, load_config
 from vidseg.engine.precision import Precision
 from vidseg.errors import ConfigError, DataError, UserError
-from vidseg.modeling import META_ARCH_REGISTRY
+from vidseg.modeling import META_ARCH_REGISTRY, build_model
 from vidseg.structures import VideoInstances
 from vidseg.video.io import VideoReader, VideoWriter
 
@@ -186,6 +186,24 @@ def test_stream_answers_before_the_source_ends(predictor: VideoPredictor) -> Non
     assert len(read) < 8
 
 
+def test_streams_side_by_side_know_nothing_of_one_another(tiny_cfg: Any) -> None:
+    head = "MODEL.VIDEO_HEAD."
+    names = ("INFERENCE_SELECT_THRESHOLD", "AUX_INFERENCE_SELECT_THRESHOLD", "DIS_FG_THRESHOLD")
+    low = [word for name in names for word in (head + name, 0.15)]
+    torch.manual_seed(1)
+    model = build_model(tiny_cfg("dvis_daq", "online", *low))
+    predictor = VideoPredictor(model, window_size=1)
+    videos = [frames(4), [np.rot90(image, 2).copy() for image in frames(4)]]
+    alone = [list(predictor.stream(video)) for video in videos]
+    together = zip(*(predictor.stream(video) for video in videos), strict=True)
+    for expected, found in zip(zip(*alone, strict=True), together, strict=True):
+        for window, other in zip(expected, found, strict=True):
+            assert len(window)
+            assert window.track_ids.tolist() == other.track_ids.tolist()
+            assert torch.equal(window.scores, other.scores)
+            assert window.masks == other.masks
+
+
 def test_frame_numbers_are_those_of_the_video(predictor: VideoPredictor, tmp_path: Path) -> None:
     reader = VideoReader(video_file(tmp_path), every=2)
     assert predictor.predict(reader).frame_indices == [0, 2, 4, 6]
@@ -275,6 +293,17 @@ def test_weights_are_those_given_or_configured_or_trained(tmp_path: Path) -> Non
         (VideoPredictor.from_config(config(tmp_path)), 3),
     ]
     assert [int(predictor.model.weight.item()) for predictor, _ in cases] == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("registered")
+def test_device_comes_before_that_of_the_config(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(1)}, tmp_path / "mine.pth")
+    cfg = config(tmp_path, "MODEL.DEVICE", "cuda:77")
+    predictor = VideoPredictor.from_config(cfg, tmp_path / "mine.pth", device="cpu")
+    assert next(predictor.model.parameters()).device.type == "cpu"
+    assert cfg.MODEL.DEVICE == "cuda:77"
+    with pytest.raises(ConfigError, match="gpu is not usable here"):
+        VideoPredictor.from_config(cfg, tmp_path / "mine.pth", device="gpu")
 
 
 def test_weights_of_another_stage_are_refused(

@@ -70,7 +70,6 @@ def main(argv: list[str]) -> int:
     """Exports, and reports on every file."""
     args = parse(argv)
     cfg = load_model_config(args)  # mistakes show at once
-    cfg.MODEL.DEVICE = "cpu"
     import torch
 
     from vidseg.export import FORMATS, ExportRequest, check_exports, check_packages, export_model
@@ -86,7 +85,7 @@ def main(argv: list[str]) -> int:
         FrameSize(args.frames or 1, *args.size) if args.size else None,
         ExportOptions(getattr(torch, args.frame_dtype), args.max_tracks),
     )
-    predictor = VideoPredictor.from_config(cfg, args.weights or None)
+    predictor = VideoPredictor.from_config(cfg, args.weights or None, device="cpu")
     code = 0
     for exported in export_model(predictor, args.output, request):
         told = ", ".join(f"{case.relative:.1e} at {case.size}" for case in exported.comparisons)

@@ -35,12 +35,19 @@ _WINDOWS_PER_RELEASE = 8  # it takes milliseconds
 class VideoPredictor:
     """Runs a model over videos; frames are read window by window.
 
-    A source is the path of a video, a picture or a folder of pictures; a list of pictures or of
-    uint8 arrays ``(H, W, 3)`` or tensors ``(3, H, W)``; or any iterator of those, such as a camera.
+    A source is the path of a video, a picture, a folder of pictures or a ``.npy`` file; a camera
+    (``"camera:0"``), the standard input (``"-"``) or a named pipe; an iterable of picture paths,
+    uint8 arrays ``(H, W, 3)`` or tensors ``(3, H, W)``, RGB, which need not end; or a
+    ``VideoReader``, which skips frames (``every``) or stops early (``max_frames``). All frames
+    have one size.
+
+    What a video leaves behind stands in its own session: a predictor may have several streams open
+    at a time, and may be used again after any of them.
 
     Args:
         model: a meta-architecture with ``start`` (see ``modeling.meta_arch.base``), on its device.
-        window_size: frames that go through the model at once.
+        window_size: frames that go through the model at once. More are quicker and take more
+            memory; a stream answers once per window.
         min_size: frames are resized to this shorter side, as in testing; 0 keeps their size.
         max_size: bound of the longer side.
         class_names: by label; ``None`` if unknown.
@@ -48,7 +55,9 @@ class VideoPredictor:
         precision: that the model computes in, as in testing; by default the one that it has.
 
     Note:
-        Masks come at the size of the source's frames, whatever the model saw.
+        Masks come at the size of the source's frames, whatever the model saw. Nothing is left out
+        by its score: a result holds the best pairs of track and class,
+        ``MODEL.MASK_FORMER.TEST.MAX_NUM`` at most; ``result[result.scores >= 0.5]`` keeps some.
     """
 
     def __init__(
@@ -80,6 +89,7 @@ class VideoPredictor:
         overrides: Sequence[Any] = (),
         *,
         plugins: Sequence[str] = (),
+        device: str | None = None,
     ) -> VideoPredictor:
         """Builds the model of a config and loads its weights.
 
@@ -89,11 +99,13 @@ class VideoPredictor:
                 in ``OUTPUT_DIR``.
             overrides: ``[KEY, VALUE, ...]``; they do not apply to a config already loaded.
             plugins: to load besides the config's own.
+            device: such as ``"cpu"`` or ``"cuda:1"``; by default ``MODEL.DEVICE``, whose own
+                default is an accelerator if there is one.
 
         Raises:
             UserError: if the config is wrong, or there are no weights for a part of the model.
         """
-        cfg = as_config(config, overrides, plugins)
+        cfg = as_config(config, overrides, plugins, device=device)
         model = build_trained(cfg, str(weights or ""))
         class_names, category_ids = _classes(cfg)
         return cls(
@@ -107,7 +119,17 @@ class VideoPredictor:
         )
 
     def predict(self, source: Any) -> VideoInstances:
-        """Gives the tracks of the whole video; what grows with its length are RLE masks.
+        """Gives the tracks of the whole video.
+
+        What grows with its length are RLE masks, and what an offline model keeps of its frames, of
+        which all beyond a bound goes to a temporary file.
+
+        Args:
+            source: see the class.
+
+        Returns:
+            N pairs of track and class, best first, over all T frames: ``masks[n][t]`` is an RLE at
+            the size of the frames, or None. A track may be there with several classes.
 
         Raises:
             DataError: if the source cannot be read.
@@ -199,6 +221,14 @@ class VideoPredictor:
         An online model answers after every window, keeps nothing of it, and so takes a source
         without an end. An offline model has to see the whole video first; its windows come at the
         end.
+
+        Args:
+            source: see the class.
+
+        Yields:
+            The tracks that are alive in the window, as ``predict`` gives them; ``frame_indices``
+            are the numbers of its frames. Ids stay those of the video; scores are those of the
+            track so far, of an offline model those of the whole video.
 
         Raises:
             DataError: if the source cannot be read.

@@ -57,6 +57,7 @@ class SequencePredictor:
         overrides: Sequence[Any] = (),
         *,
         plugins: Sequence[str] = (),
+        device: str | None = None,
     ) -> SequencePredictor:
         """Builds the model of a config and loads its weights.
 
@@ -66,12 +67,14 @@ class SequencePredictor:
                 in ``OUTPUT_DIR``.
             overrides: ``[KEY, VALUE, ...]``; they do not apply to a config already loaded.
             plugins: to load besides the config's own.
+            device: such as ``"cpu"`` or ``"cuda:1"``; by default ``MODEL.DEVICE``, whose own
+                default is an accelerator if there is one.
 
         Raises:
             UserError: if the config is wrong or its model reads frames, or there are no weights for
                 a part of the model.
         """
-        cfg = as_config(config, overrides, plugins)
+        cfg = as_config(config, overrides, plugins, device=device)
         if not takes_features(cfg):
             raise ConfigError(
                 f"{cfg.MODEL.META_ARCHITECTURE} reads frames, not features (DATASETS."

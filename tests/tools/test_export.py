@@ -92,7 +92,7 @@ def test_a_file_unlike_the_model_fails_the_command(
     from vidseg import VideoPredictor
 
     exported = [Exported(tmp_path / "tracker.pt2", [comparison])]
-    monkeypatch.setattr(VideoPredictor, "from_config", lambda *_: None)
+    monkeypatch.setattr(VideoPredictor, "from_config", lambda *_, **options: None)
     monkeypatch.setattr("vidseg.export.export_model", lambda *_: exported)
     assert tool.main(command(tmp_path)) == code
     out, err = capsys.readouterr()

@@ -62,6 +62,8 @@ def as_config(
     config: str | os.PathLike[str] | CfgNode,
     overrides: Sequence[Any] = (),
     plugins: Sequence[str] = (),
+    *,
+    device: str | None = None,
 ) -> CfgNode:
     """Gives a config that may be loaded already.
 
@@ -69,15 +71,22 @@ def as_config(
         config: YAML file, or a config already loaded.
         overrides: ``[KEY, VALUE, ...]``; they do not apply to a config already loaded.
         plugins: to load besides the config's own; likewise.
+        device: instead of ``MODEL.DEVICE``; a config already loaded stays as it is.
 
     Raises:
         ConfigError: if the config is wrong, or is loaded and would be changed.
     """
     if not isinstance(config, CfgNode):
-        return load_config(config, overrides, plugins)
-    if overrides or plugins:
+        cfg = load_config(config, overrides, plugins)
+    elif overrides or plugins:
         raise ConfigError("overrides and plugins need a config file, not a loaded config")
-    return config
+    else:
+        cfg = config
+    if device is not None:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.DEVICE = device
+    return cfg
 
 
 class _Builder:
