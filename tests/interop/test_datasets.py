@@ -120,12 +120,26 @@ def test_boxes_and_masks_that_they_want(theirs: Any, json_file: str) -> None:
         assert item["bbox"] == [10, 3, 10, 4]
         assert isinstance(item["segmentation"]["counts"], bytes)
         assert np.array_equal(rle.decode(item["segmentation"]), mask)
-    broken = changed(json_file, segmentations=[{"size": [24, 32], "counts": [1]}] * 3)
-    register_datasets(broken)
-    with pytest.raises(
-        DataError, match=r"changed.json: annotation 1, video 1, frame 0 .* covers 1"
-    ):
-        theirs.DatasetCatalog.get(broken)
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Registers a record that no reader of ours has checked, as ``made``."""
+    monkeypatch.setattr(DatasetCatalog, "_entries", dict(DatasetCatalog._entries))
+
+    def register(**more: Any) -> None:
+        record = {"video_id": 4, "file_names": [], "length": 1, "height": 4, "width": 4, **more}
+        DatasetCatalog.register("made", lambda: [record], classes=["a"], category_ids=[1])
+
+    return register
+
+
+def test_a_broken_mask_is_told(theirs: Any, own: Any) -> None:
+    item = {"id": 9, "category_id": 0, "iscrowd": 0, "bbox": None}
+    own(annotations=[[{**item, "segmentation": {"size": [4, 4], "counts": [1]}}]])
+    register_datasets("made")
+    with pytest.raises(DataError, match="data set: annotation 9: segmentation: .* covers 1 pix"):
+        theirs.DatasetCatalog.get("made")
 
 
 def test_public_names_are_not_read_before_they_are_used(
@@ -155,10 +169,8 @@ def test_what_cannot_be_registered(tmp_path: Path, theirs: Any) -> None:
     assert not theirs.DatasetCatalog.list()
 
 
-def test_generated_videos_are_no_images(theirs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = {"video_id": 4, "file_names": [], "length": 2, "height": 4, "width": 4}
-    monkeypatch.setattr(DatasetCatalog, "_entries", dict(DatasetCatalog._entries))
-    DatasetCatalog.register("made", lambda: [record], classes=["a"], category_ids=[1])
+def test_generated_videos_are_no_images(theirs: Any, own: Any) -> None:
+    own()
     register_datasets("made", layout="image")
     with pytest.raises(DataError, match="made: video 4 has no image files; register it as videos"):
         theirs.DatasetCatalog.get("made_images")

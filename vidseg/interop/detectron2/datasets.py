@@ -145,7 +145,7 @@ def _object(item: dict[str, Any], record: Record) -> dict[str, Any]:
             mask = rle.from_segmentation(segmentation, record["height"], record["width"])
             box = rle.boxes([mask])[0].tolist() if mask is not None else [0.0] * 4
     except ValueError as error:
-        where = record.get("json_file", "data set")
+        where = record.get("json_file") or "data set"
         raise DataError(f"{where}: annotation {item['id']}: segmentation: {error}") from None
     mode = require("structures").BoxMode.XYWH_ABS
     return {**item, "segmentation": segmentation, "bbox": box, "bbox_mode": mode}
