@@ -138,7 +138,7 @@ def test_a_broken_mask_is_told(theirs: Any, own: Any) -> None:
     item = {"id": 9, "category_id": 0, "iscrowd": 0, "bbox": None}
     own(annotations=[[{**item, "segmentation": {"size": [4, 4], "counts": [1]}}]])
     register_datasets("made")
-    with pytest.raises(DataError, match="data set: annotation 9: segmentation: .* covers 1 pix"):
+    with pytest.raises(DataError, match=r"data set: annotation 9: segmentation: .* covers 1 pix"):
         theirs.DatasetCatalog.get("made")
 
 
