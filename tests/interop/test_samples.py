@@ -341,8 +341,12 @@ def test_losses_are_parted_from_what_is_only_logged() -> None:
     with fake_parts.storage() as opened:
         assert set(adapted(batch)) == {"loss_a"}
     assert opened.scalars == {"slots/used": 3.0}
+
+
+def test_only_who_learns_from_ground_truth_needs_it() -> None:
+    adapt_model(Recorded().train())([video()])
     with pytest.raises(DataError, match="video 1 has no instances to train on"):
-        adapted([video()])
+        adapt_model(build_model(small_cfg()).train())([video()])
 
 
 def test_models_hear_where_the_run_is() -> None:

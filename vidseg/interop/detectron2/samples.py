@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vidseg.errors import ConfigError, DataError
+from vidseg.modeling.meta_arch import SegmenterBase
 from vidseg.structures import VideoInstances
 
 from .structures import (
@@ -63,7 +64,8 @@ class AdaptedModel(nn.Module):
     ``slots/used``) into the open ``EventStorage``, if there is one. In eval it returns a list with
     one prediction per input: ``{"instances": Instances}`` of an image, the dict of
     ``to_video_output`` of a video, or ``VideoInstances`` of a vidseg sample. Of a single video it
-    returns the dict alone, which evaluators of the video systems expect.
+    returns the dict alone, which evaluators of the video systems expect. What a model predicts
+    besides tracks passes as it is.
 
     Args:
         model: the meta-architecture.
@@ -129,7 +131,7 @@ class AdaptedModel(nn.Module):
         sample = to_sample(item, image_format=self.image_format)
         if not self.training:
             return sample
-        if "instances" not in sample:
+        if "instances" not in sample and isinstance(self._model, SegmenterBase):
             raise DataError(
                 f"video {sample['video_id']} has no instances to train on; give what a mapper with "
                 "is_train=True returns"
