@@ -128,6 +128,7 @@ def _add_metric(
     parser.add_argument(
         "--per-video", action="store_true", help="print a table of the videos, the worst first"
     )
+    _add_report(parser)
     parser.set_defaults(run=run)
     return parser
 
@@ -138,26 +139,19 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--images", metavar="DIR", help="frames for its player, below this folder (default: none)"
     )
-    group.add_argument(
-        "--report-videos",
-        type=positive,
-        default=20,
-        metavar="N",
-        help="videos in the player, the worst ones (default: %(default)s)",
-    )
-    group.add_argument(
-        "--report-frames",
-        type=positive,
-        default=36,
-        metavar="N",
-        help="frames of each video in the player (default: %(default)s)",
-    )
+    for what, default in (("videos in the player, the worst ones", 20), ("frames of each", 36)):
+        group.add_argument(
+            f"--report-{what.split()[0]}",
+            type=positive,
+            default=default,
+            metavar="N",
+            help=f"{what} (default: {default})",
+        )
 
 
 def _add_tracks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gt", required=True, metavar="FILE", help="annotations, YouTube-VIS json")
     parser.add_argument("--results", required=True, metavar="FILE", help="predicted tracks, json")
-    _add_report(parser)
 
 
 def _add_tracking(commands: Any) -> None:
@@ -252,7 +246,7 @@ def main(argv: list[str]) -> int:
 
 def score_tracking_files(args: argparse.Namespace) -> int:
     """Scores tracks by HOTA, CLEAR and Identity."""
-    from vidseg.evaluation import report
+    from vidseg.evaluation import html_report, report
     from vidseg.evaluation.tracking import HEADLINE, PLAIN, score_tracking
 
     scores = score_tracking(
@@ -274,38 +268,31 @@ def score_tracking_files(args: argparse.Namespace) -> int:
         for name, figures in scores.per_class.items():
             metrics |= _named(f"tracking/{{}}-{name}", report.in_percent(figures, plain=PLAIN))
     _finish(args, metrics, scores.per_video, HEADLINE, PLAIN)
-    if args.report:
-        from vidseg.evaluation.html_report import tracking_report
-
-        chosen = {"class_agnostic": args.class_agnostic, "min_score": args.min_score}
-        _write_report(args, tracking_report, args.gt, args.results, scores, **chosen)
+    chosen = {"class_agnostic": args.class_agnostic, "min_score": args.min_score}
+    _report(args, html_report.tracking_report, scores, **chosen)
     return 0
 
 
 def score_vps_files(args: argparse.Namespace) -> int:
     """Scores segments by VPQ and STQ."""
-    from vidseg.evaluation import report
+    from vidseg.evaluation import html_report, report
     from vidseg.evaluation.panoptic import WINDOWS
     from vidseg.evaluation.panoptic_files import HEADLINE, score_panoptic
 
-    scores = score_panoptic(
-        args.gt,
-        args.results,
-        gt_masks=args.gt_masks,
-        result_masks=args.result_masks,
-        strict=args.strict,
-    )
+    masks = {"gt_masks": args.gt_masks, "result_masks": args.result_masks}
+    scores = score_panoptic(args.gt, args.results, **masks, strict=args.strict)
     print(report.figures_table("class", {"mean over classes": scores.metrics}, HEADLINE))
     columns = ["VPQ", *(f"VPQ{length}" for length in WINDOWS)]
     rows = {"mean over classes": scores.metrics} | scores.per_class
     print("\n" + report.figures_table("class", rows, columns))
     _finish(args, _named("vps/{}", report.in_percent(scores.metrics)), scores.per_video, HEADLINE)
+    _report(args, html_report.vps_report, scores, **masks)
     return 0
 
 
 def score_vss_files(args: argparse.Namespace) -> int:
     """Scores classes of pixels by mIoU and VC."""
-    from vidseg.evaluation import report
+    from vidseg.evaluation import html_report, report
     from vidseg.evaluation.semantic import HEADLINE, score_semantic
 
     scores = score_semantic(args.gt, args.results, num_classes=args.num_classes, strict=args.strict)
@@ -313,23 +300,29 @@ def score_vss_files(args: argparse.Namespace) -> int:
     known = {number: {"IoU": iou} for number, iou in enumerate(scores.iou.tolist()) if iou == iou}
     print("\n" + report.figures_table("class", known, ["IoU"]))
     _finish(args, _named("vss/{}", report.in_percent(scores.metrics)), scores.per_video, HEADLINE)
+    _report(args, html_report.vss_report, scores)
     return 0
 
 
 def score_davis_files(args: argparse.Namespace) -> int:
     """Scores segments by J&F."""
+    from vidseg.evaluation import html_report
     from vidseg.evaluation.segment_files import score_region_boundary
 
     scores = score_region_boundary(args.gt, args.results, task=args.task, strict=args.strict)
     _finish_segments(args, "davis", *scores)
+    _report(args, html_report.davis_report, *scores, task=args.task)
     return 0
 
 
 def score_slot_files(args: argparse.Namespace) -> int:
     """Scores slots by FG-ARI, mBO and mIoU."""
+    from vidseg.evaluation import html_report
     from vidseg.evaluation.segment_files import score_discovery
 
-    _finish_segments(args, "discovery", *score_discovery(args.gt, args.results, merged=args.merged))
+    scores = score_discovery(args.gt, args.results, merged=args.merged)
+    _finish_segments(args, "discovery", *scores)
+    _report(args, html_report.discovery_report, *scores)
     return 0
 
 
@@ -373,7 +366,7 @@ def _finish(
 
 def score_ytvis_files(args: argparse.Namespace) -> int:
     """Scores tracks by AP and AR."""
-    from vidseg.evaluation import report, score_ytvis
+    from vidseg.evaluation import html_report, report, score_ytvis
 
     scores = score_ytvis(
         args.gt,
@@ -393,21 +386,20 @@ def score_ytvis_files(args: argparse.Namespace) -> int:
         report.write_metrics(directory / "metrics.json", metrics)
         report.write_per_class(directory / "per_class.csv", scores)
         report.write_zip(directory / "results.zip", Path(args.results))
-    if args.report:
-        from vidseg.evaluation.html_report import ytvis_report
-
-        chosen = {"class_agnostic": args.class_agnostic}
-        _write_report(args, ytvis_report, args.gt, args.results, scores, **chosen)
+    _report(args, html_report.ytvis_report, scores, class_agnostic=args.class_agnostic)
     return 0
 
 
-def _write_report(
-    args: argparse.Namespace, make: Callable[..., dict[str, Any]], *scored: Any, **chosen: Any
+def _report(
+    args: argparse.Namespace, make: Callable[..., dict[str, Any]], *scores: Any, **chosen: Any
 ) -> None:
+    """Writes the page, if one is asked for, from what was scored and the scores."""
     from vidseg.evaluation.html_report import Limits, write_report
 
-    limits = Limits(videos=args.report_videos, frames=args.report_frames)
-    write_report(args.report, make(*scored, images=args.images, limits=limits, **chosen))
+    if args.report:
+        limits = Limits(videos=args.report_videos, frames=args.report_frames)
+        files = {"images": args.images, "limits": limits}
+        write_report(args.report, make(args.gt, args.results, *scores, **files, **chosen))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -99,9 +100,11 @@ def test_vps_prints_and_writes(tmp_path: Path) -> None:
             picture = Image.new("RGB", (3, 2), (300 - 256, 1, 0))
             picture.save(tmp_path / folder / "a" / f"{number}.png")
     files = ["--gt", tmp_path / "gt.json", "--results", tmp_path / "pred.json"]
-    run = evaluate("vps", *files, "--output", tmp_path / "metrics.json", "--per-video")
+    page = ["--report", tmp_path / "report.html"]
+    run = evaluate("vps", *files, "--output", tmp_path / "metrics.json", "--per-video", *page)
     assert (run.returncode, run.stderr) == (0, "")
     assert "| a     | 100.00 |     100.00 |       nan | 100.00 |" in run.stdout
+    assert payload_of(tmp_path / "report.html")["videos"][0]["truth"][0]["states"] == "ff"
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert (written["vps/VPQ"], written["vps/VPQ2"], written["vps/VPQ4"]) == (100, 100, None)
     assert "| 100.00 |     100.00 |       nan | nan |" in evaluate("vps", *files, "--strict").stdout
@@ -218,3 +221,50 @@ def test_a_wrong_command_line_is_refused() -> None:
     assert evaluate().returncode == 2
     assert evaluate("ytvis", "--gt", "x").returncode == 2
     assert evaluate("ytvos").returncode == 2
+
+
+def payload_of(page: Path) -> dict[str, Any]:
+    text = page.read_text(encoding="utf-8")
+    start = text.index(">", text.index('id="payload"')) + 1
+    return json.loads(text[start : text.index("</script>", start)])
+
+
+@pytest.mark.parametrize("metric", ["ytvis", "ovis", "tracking"])
+def test_report_on_tracks(metric: str, tmp_path: Path) -> None:
+    page = tmp_path / "new" / "report.html"
+    flags = ["--report", page, "--report-videos", 2, "--report-frames", 3, "--images", tmp_path]
+    run = evaluate(metric, *case("ovis_occlusion")[1:], *flags)
+    assert run.returncode == 0
+    assert run.stderr.count("\n") == 1
+    assert "frames are shown without one" in run.stderr
+    payload = payload_of(page)
+    assert payload["metric"] == metric
+    assert len(payload["videos"]) == 2
+    assert {len(video["frames"]) for video in payload["videos"]} == {3}
+
+
+@pytest.mark.parametrize("metric", ["vss", "davis", "discovery"])
+def test_report_on_labels(metric: str, tmp_path: Path) -> None:
+    run = evaluate(metric, *write_labels(tmp_path), "--report", tmp_path / "report.html")
+    assert (run.returncode, run.stderr) == (0, "")
+    payload = payload_of(tmp_path / "report.html")
+    assert payload["metric"] == metric
+    assert [row["name"] for row in payload["ranking"]["rows"]] == ["b", "a"]
+    assert [video["name"] for video in payload["videos"]] == ["b", "a"]
+
+
+def test_a_report_that_cannot_be_written_loses_no_metrics(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    flags = ["--output", tmp_path / "metrics.json", "--report", tmp_path / "file" / "report.html"]
+    run = evaluate(*case("random_small"), *flags)
+    assert run.returncode == 1
+    assert run.stderr.startswith(f"error: cannot write {tmp_path / 'file' / 'report.html'}: ")
+    assert json.loads((tmp_path / "metrics.json").read_text())["segm/AP"] is not None
+
+
+def test_videos_by_their_own_ap() -> None:
+    run = evaluate(*case("random_small"), "--per-video")
+    rows = [line.split() for line in run.stdout.split("\n\n")[-1].splitlines()[2:]]
+    values = [float(row[3]) for row in rows]
+    assert len(values) == 8
+    assert values == sorted(values)

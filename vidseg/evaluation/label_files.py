@@ -6,7 +6,7 @@ Shapes: T frames of H x W pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from PIL import Image
 
 from vidseg.errors import DataError, nearest
 
-__all__ = ["label_videos", "read_ids", "read_labels"]
+__all__ = ["frame_names", "label_videos", "read_ids", "read_labels"]
 
 Ints = NDArray[np.integer[Any]]
 
@@ -24,7 +24,10 @@ _LABEL_MODES = {"1", "L", "P", "I", "I;16", "I;16L", "I;16B"}
 
 
 def label_videos(
-    gt: str | os.PathLike[str], results: str | os.PathLike[str]
+    gt: str | os.PathLike[str],
+    results: str | os.PathLike[str],
+    *,
+    names: Collection[str] | None = None,
 ) -> Iterator[tuple[str, Ints, Ints]]:
     """Reads pairs of label maps, video after video in the order of names.
 
@@ -34,6 +37,7 @@ def label_videos(
     Args:
         gt: folder of annotated videos.
         results: folder of predicted videos, with a file of the same name for each annotated one.
+        names: videos to read; all by default.
 
     Yields:
         The video's name, its annotation and its prediction, int32 ``(T, H, W)`` each.
@@ -41,7 +45,8 @@ def label_videos(
     Raises:
         DataError: if a folder or file is missing or broken, or the sizes of two pictures differ.
     """
-    truth, found = _videos(Path(gt), "ground truth"), _videos(Path(results), "results")
+    truth = _videos(Path(gt), "ground truth", names)
+    found = _videos(Path(results), "results", names)
     for name, files in truth.items():
         if name not in found:
             close = nearest(name, found, n=1)
@@ -64,6 +69,19 @@ def label_videos(
                     )
         truth_maps, found_maps = zip(*maps, strict=True)
         yield name, np.stack(truth_maps), np.stack(found_maps)
+
+
+def frame_names(folder: str | os.PathLike[str], name: str) -> list[str]:
+    """Gives the names of the frames of a video, without their ends.
+
+    Args:
+        folder: see ``label_videos``.
+        name: of the video.
+
+    Raises:
+        DataError: see there.
+    """
+    return [file.stem for file in _videos(Path(folder), "ground truth", [name])[name]]
 
 
 def read_labels(path: Path) -> Ints:
@@ -104,11 +122,13 @@ def _open(path: Path) -> Image.Image:
         raise DataError(f"{path} cannot be read as a picture: {error}") from None
 
 
-def _videos(folder: Path, what: str) -> dict[str, list[Path]]:
+def _videos(folder: Path, what: str, names: Collection[str] | None) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise DataError(f"{what} folder {folder} does not exist")
     videos: dict[str, list[Path]] = {}
     for one in sorted(folder.iterdir()):
+        if names is not None and one.name not in names:
+            continue
         inner = one / "mask"
         files = sorted((inner if inner.is_dir() else one).glob("*.png"))
         if files:

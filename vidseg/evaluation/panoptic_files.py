@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from .panoptic import (
     vpq,
 )
 
-__all__ = ["HEADLINE", "PanopticScores", "score_panoptic"]
+__all__ = ["HEADLINE", "PanopticFiles", "PanopticScores", "Segments", "score_panoptic"]
 
 HEADLINE = ("VPQ", "VPQ_things", "VPQ_stuff", "STQ", "AQ", "IoU")
 """Metrics that a table shows."""
@@ -53,8 +53,17 @@ class PanopticScores:
 
 
 @dataclass
-class _Tubes:
-    """The segments of a video, in the order in which they are named first."""
+class Segments:
+    """The S segments of a video with T frames, in the order in which they are named first.
+
+    Args:
+        files: names of the frames, without their ends.
+        ids: of the segments.
+        classes: places of their categories in the file, ``(S,)``.
+        is_crowd: bool ``(S,)``.
+        areas: as the file tells them, 0 if it need not, ``(T, S)``.
+        is_listed: in which frames the file names them, bool ``(T, S)``.
+    """
 
     files: list[str]
     ids: list[int]
@@ -62,6 +71,83 @@ class _Tubes:
     is_crowd: np.ndarray
     areas: Ints
     is_listed: np.ndarray
+
+
+class PanopticFiles:
+    """Annotated and predicted segments of some videos, whose pictures are read when asked for.
+
+    Args:
+        gt: see ``score_panoptic``, as for the other arguments.
+        results: see there.
+        gt_masks: see there.
+        result_masks: see there.
+
+    Attributes:
+        class_names: of the categories, in the order of the file.
+        is_thing: whether they are countable.
+        truth: annotated segments by video.
+
+    Raises:
+        DataError: if a json file is missing or broken.
+    """
+
+    def __init__(
+        self,
+        gt: str | os.PathLike[str],
+        results: str | os.PathLike[str],
+        *,
+        gt_masks: str | os.PathLike[str] | None = None,
+        result_masks: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._truth_path, self._found_path = Path(gt), Path(results)
+        truth = _read(self._truth_path, "ground truth")
+        categories = _categories(truth, self._truth_path)
+        self.class_names = [str(one.get("name", key)) for key, one in categories.items()]
+        self.is_thing = [bool(one.get("isthing", 0)) for one in categories.values()]
+        places = {key: place for place, key in enumerate(categories)}
+        self.truth = _videos(truth, self._truth_path, places, area=True)
+        found = _read(self._found_path, "results")
+        self._found = _videos(found, self._found_path, places, area=False)
+        self._folders = (
+            Path(gt_masks) if gt_masks else self._truth_path.parent / "panomasksRGB",
+            Path(result_masks) if result_masks else self._found_path.parent / "pan_pred",
+        )
+
+    def found(self, name: str) -> Segments:
+        """Gives the predicted segments of a video.
+
+        Raises:
+            DataError: if there is none of that name.
+        """
+        if name not in self._found:
+            raise DataError(f"{self._found_path} has no video {name}, which {self._truth_path} has")
+        return self._found[name]
+
+    def maps(self, name: str) -> Iterator[tuple[Ints, Ints]]:
+        """Reads the frames of a video.
+
+        Yields:
+            annotated and predicted segment of each pixel, numbered from 1 on in the order of
+            ``Segments``, 0 void, int64 ``(H, W)`` each.
+
+        Raises:
+            DataError: if a picture is missing or broken, or says another thing than the json file.
+        """
+        truth, found = self.truth[name], self.found(name)
+        missing = [file for file in truth.files if file not in found.files]
+        if missing:
+            raise DataError(f"{self._found_path}: video {name} has no frame {missing[0]}")
+        for file in truth.files:
+            paths = [folder / name / f"{file}.png" for folder in self._folders]
+            pictures = [read_ids(path) for path in paths]
+            if pictures[0].shape != pictures[1].shape:
+                sizes = [f"{one.shape[1]}x{one.shape[0]}" for one in pictures]
+                raise DataError(f"{paths[1]} is {sizes[1]} pixels, its annotation {sizes[0]}")
+            rows, columns = (
+                _places(ids, segments, segments.files.index(file), path)
+                for ids, segments, path in zip(pictures, (truth, found), paths, strict=True)
+            )
+            yield rows, columns
 
 
 def score_panoptic(
@@ -87,27 +173,15 @@ def score_panoptic(
         DataError: if a file is missing or broken, a video or frame has no prediction, or json and
             pictures disagree.
     """
-    truth_path, found_path = Path(gt), Path(results)
-    truth = _read(truth_path, "ground truth")
-    categories = _categories(truth, truth_path)
-    is_thing = [bool(one.get("isthing", 0)) for one in categories.values()]
-    places = {key: place for place, key in enumerate(categories)}
-    truth_videos = _videos(truth, truth_path, places, area=True)
-    found_videos = _videos(_read(found_path, "results"), found_path, places, area=False)
-    folders = (
-        Path(gt_masks) if gt_masks else truth_path.parent / "panomasksRGB",
-        Path(result_masks) if result_masks else found_path.parent / "pan_pred",
-    )
+    files = PanopticFiles(gt, results, gt_masks=gt_masks, result_masks=result_masks)
+    is_thing, names = files.is_thing, files.class_names
     windows, tubes = [], []
-    for name, video in truth_videos.items():
-        if name not in found_videos:
-            raise DataError(f"{found_path} has no video {name}, which {truth_path} has")
-        one = _compare(name, video, found_videos[name], folders, found_path)
-        windows.append([count_vpq(one, length, len(places)) for length in WINDOWS])
+    for name in files.truth:
+        one = _compare(files, name)
+        windows.append([count_vpq(one, length, len(names)) for length in WINDOWS])
         tubes.append(count_stq(one, is_thing, strict=strict))
     if not windows:
-        raise DataError(f"{truth_path} has no videos")
-    names = [str(one.get("name", key)) for key, one in categories.items()]
+        raise DataError(f"{gt} has no videos")
     curves = _curves(windows)
     columns = [f"VPQ{length}" for length in WINDOWS]
     return PanopticScores(
@@ -118,7 +192,7 @@ def score_panoptic(
         },
         {
             name: _metrics(_curves([window]), is_thing) | stq(tube)
-            for name, window, tube in zip(truth_videos, windows, tubes, strict=True)
+            for name, window, tube in zip(files.truth, windows, tubes, strict=True)
         },
     )
 
@@ -144,24 +218,11 @@ def _mean(values: Floats) -> float:
     return float(known.mean()) if len(known) else math.nan
 
 
-def _compare(
-    name: str, truth: _Tubes, found: _Tubes, folders: tuple[Path, Path], found_path: Path
-) -> PanopticVideo:
+def _compare(files: PanopticFiles, name: str) -> PanopticVideo:
     """Reads the pictures of a video and counts their pixels."""
-    missing = [file for file in truth.files if file not in found.files]
-    if missing:
-        raise DataError(f"{found_path}: video {name} has no frame {missing[0]}")
+    truth, found = files.truth[name], files.found(name)
     tables = []
-    for file in truth.files:
-        paths = [folder / name / f"{file}.png" for folder in folders]
-        maps = [read_ids(path) for path in paths]
-        if maps[0].shape != maps[1].shape:
-            sizes = [f"{one.shape[1]}x{one.shape[0]}" for one in maps]
-            raise DataError(f"{paths[1]} is {sizes[1]} pixels, its annotation {sizes[0]}")
-        rows, columns = (
-            _places(ids, tubes, tubes.files.index(file), path)
-            for ids, tubes, path in zip(maps, (truth, found), paths, strict=True)
-        )
+    for rows, columns in files.maps(name):
         width = 1 + len(found.ids)
         counts = np.bincount(
             (rows * width + columns).ravel(), minlength=(1 + len(truth.ids)) * width
@@ -172,7 +233,7 @@ def _compare(
     )
 
 
-def _places(ids: Ints, tubes: _Tubes, frame: int, path: Path) -> Ints:
+def _places(ids: Ints, tubes: Segments, frame: int, path: Path) -> Ints:
     """Numbers the segments of a picture in the order of the json file, from 1 on; 0 is void."""
     values, inverse = np.unique(ids, return_inverse=True)
     table = {0: 0} | {tubes.ids[row]: row + 1 for row in np.flatnonzero(tubes.is_listed[frame])}
@@ -202,7 +263,7 @@ def _categories(truth: Mapping[str, Any], path: Path) -> dict[Any, Mapping[str, 
 
 def _videos(
     content: Mapping[str, Any], path: Path, places: Mapping[Any, int], *, area: bool
-) -> dict[str, _Tubes]:
+) -> dict[str, Segments]:
     videos = {}
     for index, video in enumerate(content["annotations"]):
         where = f"{path}: annotations[{index}]"
@@ -218,7 +279,7 @@ def _videos(
     return videos
 
 
-def _tubes(frames: Sequence[Any], places: Mapping[Any, int], where: str, *, area: bool) -> _Tubes:
+def _tubes(frames: Sequence[Any], places: Mapping[Any, int], where: str, *, area: bool) -> Segments:
     first: dict[int, Mapping[str, Any]] = {}
     for frame in frames:
         for segment in frame["segments_info"]:
@@ -241,7 +302,7 @@ def _tubes(frames: Sequence[Any], places: Mapping[Any, int], where: str, *, area
         for segment in frame["segments_info"]:
             areas[number, rows[segment["id"]]] = segment["area"] if area else 0
             is_listed[number, rows[segment["id"]]] = True
-    return _Tubes(
+    return Segments(
         [Path(frame["file_name"]).stem for frame in frames],
         [int(key) for key in first],
         np.array([places[one["category_id"]] for one in first.values()], np.int64),

@@ -152,16 +152,18 @@ class MatchedTracks:
     def best_score(self) -> float:
         """Gives the score from which on predictions have the best F1 at the lowest IoU threshold.
 
-        All classes are counted together. Without any hit, ``-inf``.
+        All classes are counted together. Without any hit, as many predictions as there are ground
+        truths have that score; without predictions, ``-inf``.
         """
         order = np.argsort(-self.scores, kind="stable")
         hits = np.cumsum(self.matches.is_hit[order, 0, 0])
         wrong = ~self.matches.is_hit[order, 0, 0] & ~self.matches.is_ignored[order, 0, 0]
         scores = self.scores[order]
         is_last = np.append(scores[1:] != scores[:-1], True)[: len(scores)]  # of equal scores
+        num_truths = self.is_counted[0].sum()
         if not hits.any():
-            return -np.inf
-        f1 = 2 * hits / (hits + np.cumsum(wrong) + self.is_counted[0].sum())
+            return float(scores[: max(1, num_truths)][-1]) if len(scores) else -np.inf
+        f1 = 2 * hits / (hits + np.cumsum(wrong) + num_truths)
         return float(scores[np.where(is_last, f1, -1).argmax()])
 
 

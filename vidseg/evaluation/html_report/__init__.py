@@ -11,11 +11,22 @@ from pathlib import Path
 
 from vidseg.evaluation.report import write_text
 
+from .label_maps import davis_report, discovery_report, vps_report, vss_report
 from .page import render
 from .payload import Limits, Payload
 from .tracks import tracking_report, ytvis_report
 
-__all__ = ["Limits", "Payload", "tracking_report", "write_report", "ytvis_report"]
+__all__ = [
+    "Limits",
+    "Payload",
+    "davis_report",
+    "discovery_report",
+    "tracking_report",
+    "vps_report",
+    "vss_report",
+    "write_report",
+    "ytvis_report",
+]
 
 
 def write_report(path: str | os.PathLike[str], payload: Payload) -> None:
