@@ -45,7 +45,7 @@ def test_importing_the_package_is_cheap() -> None:
 
 
 @pytest.mark.slow
-def test_wheel_holds_projects_and_their_configs(tmp_path: Path) -> None:
+def test_wheel_holds_projects_their_configs_and_the_page(tmp_path: Path) -> None:
     pytest.importorskip("setuptools")
     copy = tmp_path / "source"
     git = ["git", "-C", str(CHECKOUT), "ls-files", "-z", "--", "vidseg", "projects"]
@@ -69,5 +69,7 @@ def test_wheel_holds_projects_and_their_configs(tmp_path: Path) -> None:
         "assert cfg.DATASETS.TEST == ('ovis_val',)\n"
         "import vidseg.projects.dvis_daq as project\n"
         f"assert project.__file__.startswith({str(installed)!r})\n"
+        "from vidseg.evaluation.html_report.page import render\n"
+        "assert '<title>Nothing</title>' in render({'title': 'Nothing'})\n"
     )
     subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, env={}, check=True)
