@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.evaluation.report_browser import payloads
+from tests.evaluation.report_browser.probes import CORNER, IS_PAINTED, WEAK_TEXT
 from vidseg.evaluation.html_report.page import render
 
 pytestmark = pytest.mark.slow
@@ -27,41 +28,6 @@ MAKERS = {
     )
 }
 Open = Callable[..., Any]
-
-# Text whose contrast with the first opaque ground behind it is under 4.5 (WCAG 2.2, 1.4.3).
-WEAK_TEXT = """() => {
-  const probe = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-  const parse = (colour) => {
-    probe.clearRect(0, 0, 1, 1);
-    probe.fillStyle = colour;
-    probe.fillRect(0, 0, 1, 1);
-    return [...probe.getImageData(0, 0, 1, 1).data];
-  };
-  const luminance = ([r, g, b]) => [r, g, b]
-    .map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (node) => {
-    for (let each = node; each; each = each.parentElement) {
-      const colour = parse(getComputedStyle(each).backgroundColor);
-      if (colour[3] === 255) return colour;
-    }
-    return [255, 255, 255, 255];
-  };
-  const weak = [];
-  let seen = 0;
-  for (const node of document.querySelectorAll("body *:not(script):not(option)")) {
-    const own = [...node.childNodes].filter((child) => child.nodeType === Node.TEXT_NODE);
-    const text = own.map((child) => child.data).join("").trim();
-    if (!text || !node.checkVisibility() || node.disabled) continue;
-    const style = getComputedStyle(node);
-    const colour = parse(node instanceof SVGElement ? style.fill : style.color);
-    const [a, b] = [luminance(colour), luminance(ground(node))];
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    seen += 1;
-    if (ratio < 4.5) weak.push(`${text.slice(0, 40)}: ${ratio.toFixed(2)}`);
-  }
-  return [seen, weak];
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -201,13 +167,10 @@ def test_stepping(open_page: Open) -> None:
 
 def test_pictures_lie_under_the_masks(open_page: Open) -> None:
     page = open_page("ordinary", section="player/0")
-    corner = "(c) => [...c.getContext('2d').getImageData(c.width - 1, 0, 1, 1).data]"
     canvas = page.locator("canvas").first
-    sync_api.expect(canvas).to_be_visible()
-    page.wait_for_timeout(200)
-    assert canvas.evaluate(corner)[3] == 255
+    page.wait_for_function(IS_PAINTED, arg=canvas.element_handle())
     page.get_by_role("button", name="Next video").click()
-    assert page.locator("canvas").first.evaluate(corner)[3] == 0
+    assert page.locator("canvas").first.evaluate(CORNER) == [0, 0, 0, 0]
 
 
 def test_masks_have_the_colour_of_their_partner(open_page: Open) -> None:
