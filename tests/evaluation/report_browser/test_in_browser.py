@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from vidseg.evaluation.html_report.page import render
 
 pytestmark = pytest.mark.slow
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra dev")
+MORE = re.compile(r"\bmore\b")
 DASH = "\N{EN DASH}"
 SECTIONS = ["overview", "classes", "curves", "videos", "player"]
 MAKERS = {
@@ -113,6 +115,15 @@ def test_tables_sort_and_narrow(open_page: Open) -> None:
     visible = page.locator("#panel-videos tbody tr:visible")
     assert visible.count() == 11
     assert page.locator("#panel-videos output").inner_text() == "11 of 500 rows"
+
+
+def test_tables_tell_that_they_go_on(open_page: Open) -> None:
+    box = open_page("ordinary", 420, section="classes").locator("#panel-classes .scroll")
+    sync_api.expect(box).to_have_class(MORE)
+    box.evaluate("box => box.scrollTo(1000, 0)")
+    sync_api.expect(box).not_to_have_class(MORE)
+    wide = open_page("ordinary", 1280, section="classes").locator("#panel-classes .scroll")
+    sync_api.expect(wide).not_to_have_class(MORE)
 
 
 def test_curves_are_read_off(open_page: Open) -> None:

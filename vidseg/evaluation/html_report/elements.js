@@ -23,9 +23,14 @@ function furnish(node, attributes, children) {
   return node;
 }
 
-// A box that scrolls by itself, reachable by the keyboard.
+// A box that scrolls by itself, reachable by the keyboard; its right edge fades while more is there.
 function scrollBox(label, ...children) {
-  return element("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": label }, ...children);
+  const attributes = { class: "scroll", role: "region", tabindex: 0, "aria-label": label };
+  const box = element("div", attributes, ...children);
+  const mark = () => box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+  box.addEventListener("scroll", mark, { passive: true });
+  new ResizeObserver(mark).observe(box);
+  return box;
 }
 
 function icon(path) {
