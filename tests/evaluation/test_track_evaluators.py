@@ -40,7 +40,11 @@ def boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     gt = tmp_path / "boxes.json"
     gt.write_text(json.dumps(make_gt()))
     known = SimpleNamespace(
-        name="boxes", evaluator="ytvis", json_file=str(gt), category_ids=[10, 20, 30, 40]
+        name="boxes",
+        evaluator="ytvis",
+        json_file=str(gt),
+        image_root="",
+        category_ids=[10, 20, 30, 40],
     )
     for name in ("metadata", "registered"):
         monkeypatch.setattr(DatasetCatalog, name, lambda name: known)
