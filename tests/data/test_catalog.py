@@ -76,6 +76,17 @@ def test_missing_frames_of_a_public_set_are_told_too(
         DatasetCatalog.require("ovis_val")
 
 
+def test_what_is_there_under_another_name_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIDSEG_DATASETS", str(tmp_path))
+    (tmp_path / "ytvis_2021" / "valid").mkdir(parents=True)
+    (tmp_path / "ytvis_2021" / "valid" / "instances.json").write_text("{}")
+    told = r"valid.json is missing; ytvis_2021/valid/instances.json is there: rename it to \S+; exp"
+    with pytest.raises(DataError, match=told):
+        DatasetCatalog.require("ytvis_2021_val")
+
+
 def test_unknown_name_gives_the_nearest() -> None:
     with pytest.raises(DataError, match=r"'ovis_trian'.*nearest: ovis_train"):
         DatasetCatalog.get("ovis_trian")

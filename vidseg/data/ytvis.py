@@ -67,8 +67,14 @@ class JsonFile:
         """
         for name in filter(None, (self.json_file, self.image_root)):
             path = dataset_root() / name
-            if not path.exists():
-                raise DataError("; ".join(filter(None, (f"{path} is missing", self.hint))))
+            if path.exists():
+                continue
+            message = f"{path} is missing"
+            if self.hint:
+                from .checks.layouts import seen_elsewhere  # which needs the catalog
+
+                message += f"{seen_elsewhere(name, dataset_root())}; {self.hint}"
+            raise DataError(message)
 
 
 def load_ytvis_json(

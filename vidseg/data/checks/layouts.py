@@ -15,7 +15,7 @@ from vidseg.errors import DataError
 
 from .findings import listed
 
-__all__ = ["STATES", "Layout", "Need", "look_at_layout", "public_layouts"]
+__all__ = ["STATES", "Layout", "Need", "look_at_layout", "public_layouts", "seen_elsewhere"]
 
 STATES = ("there", "partly", "missing")
 """What ``look_at_layout`` finds: everything, some of it or something like it, nothing."""
@@ -176,7 +176,7 @@ def _problem(need: Need, root: Path) -> str:
         return ""
     if not (path.is_dir() if need.holds else path.is_file()):
         kind = "folder" if need.holds else "file"
-        return f"there is no {kind} {need.path}{_seen_elsewhere(need, root)}"
+        return f"there is no {kind} {need.path}{seen_elsewhere(need.path, root)}"
     if not need.holds:
         return ""
     if need.holds[:2] != "*/":
@@ -204,25 +204,36 @@ def _problem(need: Need, root: Path) -> str:
     return f"the folders in {need.path}, such as {inside.name}, hold no {inner}{more}"
 
 
-def _seen_elsewhere(need: Need, root: Path) -> str:
-    """Tells where something is that looks like what is missing, ``""`` if nothing does."""
-    top, *rest = Path(need.path).parts
+def seen_elsewhere(path: str, root: Path) -> str:
+    """Tells where something is that looks like what is missing, as the end of a sentence.
+
+    Args:
+        path: of what is missing, below the data set root.
+        root: the data set root.
+
+    Returns:
+        Begins with ``"; "``, or is ``""`` if nothing looks like it.
+    """
+    top, *rest = Path(path).parts
     folder = root
     for depth, part in enumerate((top, *rest)):
         if (folder / part).exists():
             folder = folder / part
             continue
-        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:
+            names = []
         alike = [name for name in names if name.casefold() == part.casefold()]
         deeper = [name for name in names if (folder / name / part).exists()] if depth else []
         split = Path(part).stem  # YouTube-VIS is packed as train/instances.json
         packed = folder / split / "instances.json"
-        where = Path(need.path).parents[len(rest) - depth]
+        where = Path(path).parents[len(rest) - depth]
         if alike:
             return f"; {(where / alike[0]).as_posix()} is there: rename it"
         if part.endswith(".json") and packed.is_file():
             found = (where / split / "instances.json").as_posix()
-            return f"; {found} is there: rename it to {need.path}"
+            return f"; {found} is there: rename it to {path}"
         if deeper:
             found = (where / deeper[0] / part).as_posix()
             return f"; {found} is there: move it to {(where / part).as_posix()}"
