@@ -63,6 +63,10 @@ def _resnets() -> CfgNode:
     node.STRIDE_IN_1X1 = True  # stride in the 1x1 (MSRA weights) or in the 3x3 (torchvision's)
     node.STEM_OUT_CHANNELS = 64  # channels after the first convolution
     node.RES2_OUT_CHANNELS = 256  # channels of res2 (64 for depths 18 and 34); doubles every stage
+    node.RES5_DILATION = 1  # 2 leaves res5 at stride 16 and spreads its kernels instead
+    node.DEFORM_ON_PER_STAGE = [False, False, False, False]  # deformable 3x3 in res2 to res5
+    node.DEFORM_MODULATED = False  # weigh their samples, too (second version)
+    node.DEFORM_NUM_GROUPS = 1  # groups of channels that are deformed alike
     return node
 
 

@@ -1,6 +1,7 @@
 """Building blocks: attention, position codes, deformable sampling, MLP, norms, scaling."""
 
 from .attention import CrossAttentionLayer, FFNLayer, SelfAttentionLayer, attend
+from .deform_conv import DeformConv, offset_conv
 from .deformable import MSDeformAttn, cell_centres
 from .mlp import MLP
 from .norm import ConvNorm, FrozenBatchNorm2d, SyncBatchNorm, build_norm, group_norm
@@ -14,6 +15,7 @@ __all__ = [
     "Conv2d",
     "ConvNorm",
     "CrossAttentionLayer",
+    "DeformConv",
     "FFNLayer",
     "FrozenBatchNorm2d",
     "Linear",
@@ -25,6 +27,7 @@ __all__ = [
     "build_norm",
     "cell_centres",
     "group_norm",
+    "offset_conv",
     "pad_sequences",
     "sine_position",
 ]

@@ -47,6 +47,11 @@ class Backbone(nn.Module):
         return 0
 
     @property
+    def padding_constraints(self) -> dict[str, int]:
+        """More that detectron2's models may need to know of the size; nothing by default."""
+        return {}
+
+    @property
     def is_batch_invariant(self) -> bool:
         """Whether inference on a CPU gives a frame the same bits in every batch."""
         return False

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidseg.config import CfgNode
 from vidseg.errors import ConfigError
-from vidseg.layers import ConvNorm, FrozenBatchNorm2d, build_norm, onednn
+from vidseg.layers import (
+    ConvNorm,
+    DeformConv,
+    FrozenBatchNorm2d,
+    build_norm,
+    offset_conv,
+    onednn,
+)
 from vidseg.modeling.build import BACKBONE_REGISTRY
 from vidseg.structures import ShapeSpec
 
@@ -39,6 +46,10 @@ class ResNet(Backbone):
         bottleneck_channels: inner channels of the first stage's bottlenecks; doubled likewise.
         num_groups: groups of the 3x3 convolution of a bottleneck.
         stride_in_1x1: bottlenecks step in the first 1x1 instead of the 3x3 convolution.
+        res5_dilation: 2 leaves res5 at the stride of res4 and spreads its 3x3 kernels instead.
+        deform_stages: which of res2 to res5 have deformable 3x3 convolutions.
+        deform_modulated: whether these weigh their samples, too.
+        deform_groups: groups of channels that are deformed alike.
         out_features: which of res2 to res5 to return.
         freeze_at: how many parts do not train: 1 the stem, 2 also res2, up to 5.
 
@@ -56,18 +67,25 @@ class ResNet(Backbone):
         bottleneck_channels: int = 64,
         num_groups: int = 1,
         stride_in_1x1: bool = False,
+        res5_dilation: int = 1,
+        deform_stages: Sequence[bool] = (False, False, False, False),
+        deform_modulated: bool = False,
+        deform_groups: int = 1,
         out_features: Sequence[str] = _STAGES,
         freeze_at: int = 0,
     ) -> None:
         super().__init__()
         _check(depth, out_features, freeze_at)
+        _check_kernels(depth, res5_dilation, deform_stages)
         self.stem = _Stem(stem_channels, norm)
         self._shapes = {}
         channels, out_channels, inner, stride = stem_channels, res2_channels, bottleneck_channels, 4
         last = max(_STAGES.index(name) for name in out_features)
         for index in range(last + 1):
             name = _STAGES[index]
-            step = 1 if index == 0 else 2
+            dilation = res5_dilation if name == "res5" else 1
+            step = 1 if index == 0 or dilation > 1 else 2
+            deform = _Deform(deform_groups, deform_modulated) if deform_stages[index] else None
             blocks: list[nn.Module] = []
             for block in range(_BLOCKS[depth][index]):
                 block_step = step if block == 0 else 1
@@ -82,6 +100,8 @@ class ResNet(Backbone):
                             stride=block_step,
                             groups=num_groups,
                             stride_in_1x1=stride_in_1x1,
+                            dilation=dilation,
+                            deform=deform,
                             norm=norm,
                         )
                     )
@@ -106,6 +126,10 @@ class ResNet(Backbone):
             "bottleneck_channels": resnets.NUM_GROUPS * resnets.WIDTH_PER_GROUP,
             "num_groups": resnets.NUM_GROUPS,
             "stride_in_1x1": resnets.STRIDE_IN_1X1,
+            "res5_dilation": resnets.RES5_DILATION,
+            "deform_stages": resnets.DEFORM_ON_PER_STAGE,
+            "deform_modulated": resnets.DEFORM_MODULATED,
+            "deform_groups": resnets.DEFORM_NUM_GROUPS,
             "out_features": resnets.OUT_FEATURES,
             "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
         }
@@ -123,7 +147,8 @@ class ResNet(Backbone):
     @property
     def is_batch_invariant(self) -> bool:
         """Whether inference on a CPU gives a frame the same bits in every batch."""
-        return onednn.is_used(self.stem.conv1.weight)
+        is_deformed = any(isinstance(part, DeformConv) for part in self.modules())
+        return onednn.is_used(self.stem.conv1.weight) and not is_deformed
 
     def _freeze(self, freeze_at: int) -> None:
         parts = ("stem", *self.stage_names)[:freeze_at]
@@ -169,6 +194,13 @@ class _BasicBlock(nn.Module):
         return self.conv2(self.conv1(x), short)
 
 
+class _Deform(NamedTuple):
+    """How the 3x3 convolutions of a stage are deformed."""
+
+    num_groups: int
+    is_modulated: bool
+
+
 class _Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions with a shortcut."""
 
@@ -181,26 +213,33 @@ class _Bottleneck(nn.Module):
         stride: int,
         groups: int,
         stride_in_1x1: bool,
+        dilation: int,
+        deform: _Deform | None,
         norm: str,
     ) -> None:
         super().__init__()
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
         self.shortcut = _shortcut(channels, out, stride, norm)
         self.conv1 = _conv(channels, inner, 1, norm=norm, stride=first, relu=True)
-        self.conv2 = _conv(
-            inner,
-            inner,
-            3,
-            norm=norm,
-            stride=second,
-            groups=groups,
-            relu=True,
-        )
+        spread = {"stride": second, "dilation": dilation}
+        self.conv2: nn.Module
+        if deform is None:
+            self.conv2 = _conv(inner, inner, 3, norm=norm, groups=groups, relu=True, **spread)
+        else:
+            self.conv2_offset = offset_conv(
+                inner,
+                num_groups=deform.num_groups,
+                is_modulated=deform.is_modulated,
+                **spread,
+            )
+            self.conv2 = _deform_conv(inner, deform, norm=norm, groups=groups, **spread)
         self.conv3 = _conv(inner, out, 1, norm=norm, relu=True)
 
     def forward(self, x: Tensor) -> Tensor:
         short = x if self.shortcut is None else self.shortcut(x)
-        return self.conv3(self.conv2(self.conv1(x)), short)
+        y = self.conv1(x)
+        y = self.conv2(y, self.conv2_offset(y)) if hasattr(self, "conv2_offset") else self.conv2(y)
+        return self.conv3(y, short)
 
 
 def _shortcut(channels: int, out: int, stride: int, norm: str) -> ConvNorm | None:
@@ -212,10 +251,27 @@ def _shortcut(channels: int, out: int, stride: int, norm: str) -> ConvNorm | Non
 
 def _conv(channels: int, out: int, kernel: int, *, norm: str, **options: Any) -> ConvNorm:
     layer = ConvNorm(channels, out, kernel, bias=norm == "", norm=build_norm(norm, out), **options)
+    _fill(layer)
+    return layer
+
+
+def _deform_conv(channels: int, deform: _Deform, *, norm: str, **options: Any) -> DeformConv:
+    layer = DeformConv(
+        channels,
+        norm=build_norm(norm, channels),
+        is_modulated=deform.is_modulated,
+        bias=norm == "",
+        relu=True,
+        **options,
+    )
+    _fill(layer)
+    return layer
+
+
+def _fill(layer: ConvNorm) -> None:
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
-    return layer
 
 
 def _check(depth: int, out_features: Sequence[str], freeze_at: int) -> None:
@@ -230,3 +286,19 @@ def _check(depth: int, out_features: Sequence[str], freeze_at: int) -> None:
         )
     if not 0 <= freeze_at <= len(_STAGES) + 1:
         raise ConfigError(f"MODEL.BACKBONE.FREEZE_AT {freeze_at} must lie in 0 to 5")
+
+
+def _check_kernels(depth: int, res5_dilation: int, deform_stages: Sequence[bool]) -> None:
+    if res5_dilation not in (1, 2):
+        raise ConfigError(f"MODEL.RESNETS.RES5_DILATION {res5_dilation} does not exist; set 1 or 2")
+    if len(deform_stages) != len(_STAGES):
+        raise ConfigError(
+            f"MODEL.RESNETS.DEFORM_ON_PER_STAGE needs {len(_STAGES)} values, for "
+            f"{', '.join(_STAGES)}; got {len(deform_stages)}"
+        )
+    wanted = "DEFORM_ON_PER_STAGE" if any(deform_stages) else "RES5_DILATION"
+    if depth in (18, 34) and (res5_dilation > 1 or any(deform_stages)):
+        raise ConfigError(
+            f"MODEL.RESNETS.{wanted} needs bottlenecks, which depth {depth} does not have; set "
+            "MODEL.RESNETS.DEPTH to 50 or more"
+        )
