@@ -38,7 +38,7 @@ class Assignment:
     @property
     def source(self) -> str:
         """What a message puts in brackets."""
-        return f"{self.file}:{self.line}" if self.file else COMMAND_LINE
+        return f"{self.file}:{self.line}" if self.line else self.file or COMMAND_LINE
 
     @property
     def place(self) -> str:
