@@ -46,6 +46,9 @@ ENVIRONMENT_VARIABLE = "VIDSEG_PLUGINS"
 logger = logging.getLogger(__name__)
 
 _PACKAGE = "vidseg.projects"
+# Modules that offer ``import_registered(kind)``, by the prefix of the names which that registers:
+# other libraries' components, looked up when one is asked for and never before.
+_BRIDGES = {"d2": "vidseg.interop.detectron2"}
 _EXTRA_OF_MODULE = {
     "detectron2": "detectron2",
     "onnx": "export",
@@ -205,7 +208,19 @@ def load_until_known(name: str, names: Container[str]) -> list[str]:
 
 
 def _on_miss(registry: Registry[Any], name: str) -> list[str]:
+    prefix, slash, _ = name.partition("/")
+    if slash and prefix in _BRIDGES:
+        return _cross(_BRIDGES[prefix], registry.name, name)
     return load_until_known(name, registry)
+
+
+def _cross(bridge: str, kind: str, name: str) -> list[str]:
+    """Registers all that a bridge has of a kind; gives what kept it from doing so."""
+    try:
+        importlib.import_module(bridge).import_registered(kind)
+    except ImportError as error:
+        raise UserError(f"{kind} {name} cannot be built: {error}") from error
+    return []
 
 
 set_miss_hook(_on_miss)

@@ -41,12 +41,15 @@ def _model() -> CfgNode:
     node.PIXEL_MEAN = [103.53, 116.28, 123.675]  # per channel, in the order of INPUT.FORMAT, 0..255
     node.PIXEL_STD = [1.0, 1.0, 1.0]  # same
     node.BACKBONE = CfgNode()
-    node.BACKBONE.NAME = "build_resnet_backbone"  # BACKBONE_REGISTRY name, timm/N or torchvision/N
+    node.BACKBONE.NAME = "build_resnet_backbone"  # or D2SwinTransformer, timm/N, d2/N ...
     # Parts of a ResNet or Swin that do not train: 0 none, 1 stem or patches, 2 also res2, ...
     node.BACKBONE.FREEZE_AT = 2
     node.BACKBONE.WEIGHTS = ""  # file of weights for the backbone alone; "" for none
     node.RESNETS = _resnets()
+    node.FPN = _fpn()
     node.SWIN = _swin()
+    node.VIT = _vit()
+    node.MVIT = _mvit()
     node.VIT_ADAPTER = _vit_adapter()
     node.SEM_SEG_HEAD = _sem_seg_head()
     node.MASK_FORMER = _mask_former()
@@ -70,6 +73,15 @@ def _resnets() -> CfgNode:
     return node
 
 
+def _fpn() -> CfgNode:
+    node = CfgNode()  # of d2/build_resnet_fpn_backbone, d2/SwinTransformer and d2/MViT
+    node.IN_FEATURES = []  # maps that the pyramid is built on; [] for none, where that is possible
+    node.OUT_CHANNELS = 256  # channels of its maps p2, p3, ...; also of d2/SimpleFeaturePyramid
+    node.NORM = ""  # norm of its convolutions; "" for none
+    node.FUSE_TYPE = "sum"  # how levels are joined: sum or avg
+    return node
+
+
 def _swin() -> CfgNode:
     node = CfgNode()
     node.EMBED_DIM = 96  # channels of res2: 96 (T, S), 128 (B) or 192 (L); doubles with every stage
@@ -87,6 +99,34 @@ def _swin() -> CfgNode:
     node.PRETRAIN_IMG_SIZE = 224  # side of the image they were learned for, in pixels
     node.PATCH_NORM = True  # norm after the patch embedding
     node.USE_CHECKPOINT = False  # compute blocks again in the backward pass: less memory, more time
+    node.OUT_FEATURES = ["res2", "res3", "res4", "res5"]  # of strides 4 to 32
+    return node
+
+
+def _vit() -> CfgNode:
+    node = CfgNode()  # of d2/ViT and d2/SimpleFeaturePyramid; the base size of ViTDet
+    node.IMG_SIZE = 1024  # side of the image that relative positions are made for, in pixels
+    node.PATCH_SIZE = 16  # side of a patch, in pixels
+    node.EMBED_DIM = 768  # width: 768 (B), 1024 (L) or 1280 (H)
+    node.DEPTH = 12  # blocks: 12, 24 or 32
+    node.NUM_HEADS = 12  # attention heads: 12, 16 or 16
+    node.DROP_PATH_RATE = 0.1  # as of SWIN: 0.1, 0.4 or 0.5
+    node.WINDOW_SIZE = 14  # side of an attention window, in patches
+    node.WINDOW_BLOCK_INDEXES = [0, 1, 3, 4, 6, 7, 9, 10]  # blocks that attend within windows
+    node.USE_REL_POS = True  # learned relative positions
+    node.PRETRAIN_IMG_SIZE = 224  # side of the image that absolute positions were learned for
+    node.NORM = "LN"  # norm of the pyramid's convolutions; "" for none
+    return node
+
+
+def _mvit() -> CfgNode:
+    node = CfgNode()  # of d2/MViT; the tiny size of MViTv2
+    node.IMG_SIZE = 224  # side of the image that relative positions are made for, in pixels
+    node.EMBED_DIM = 96  # channels of res2; doubles with every stage
+    node.DEPTH = 10  # blocks: 10 (T), 16 (S) or 24 (B)
+    node.NUM_HEADS = 1  # attention heads in res2; doubles with every stage
+    node.LAST_BLOCK_INDEXES = [0, 2, 7, 9]  # last block of every stage
+    node.DROP_PATH_RATE = 0.2  # as of SWIN
     node.OUT_FEATURES = ["res2", "res3", "res4", "res5"]  # of strides 4 to 32
     return node
 

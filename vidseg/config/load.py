@@ -18,7 +18,7 @@ from vidseg.config.source import Assignment, read_file, read_overrides
 from vidseg.config.values import coerce
 from vidseg.errors import ConfigError, UserError, nearest
 
-__all__ = ["as_config", "load_config"]
+__all__ = ["adopt_config", "as_config", "load_config"]
 
 # Of two keys for one thing, the one that is set later: a number of iterations on the command line
 # shortens a run whose file counts epochs.
@@ -89,6 +89,22 @@ def as_config(
     return cfg
 
 
+def adopt_config(values: Mapping[str, Any], *, source: str) -> CfgNode:
+    """Gives a config with values of another library's, found and translated as those of a file.
+
+    Args:
+        values: by dotted key. What no plugin knows is left out, and what has no effect is reported.
+        source: whose they are, for messages.
+
+    Raises:
+        ConfigError: if a value does not fit.
+    """
+    builder = _Builder(())
+    items = [Assignment(key, value, file=source) for key, value in values.items()]
+    builder.assign_all([item for item in items if builder.knows(item.key)])
+    return builder.finish()
+
+
 class _Builder:
     """A config that grows by the keys of plugins while assignments come in."""
 
@@ -106,6 +122,10 @@ class _Builder:
         module = plugin_finder.declare(name)
         if module.__name__ not in self.adopted:
             self._take(module, _with_keys(self.cfg, module, name))
+
+    def knows(self, key: str) -> bool:
+        self._make_known(key)
+        return self.cfg.has(key) or self._is_published(key) or self._is_translated(key)
 
     def assign_all(self, items: list[Assignment]) -> None:
         for item in items:

@@ -1,0 +1,3 @@
+from fvcore.common.registry import Registry
+
+__all__ = ["Registry"]
