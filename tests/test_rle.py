@@ -86,6 +86,12 @@ def test_every_json_form_reads_alike() -> None:
     assert rle.to_text(None) is None
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e30, -3e8])
+def test_polygons_far_outside_are_refused(number: float) -> None:
+    with pytest.raises(ValueError, match="far outside of the frame"):
+        rle.from_polygons([[0, 0, number, 0, 3, 3]], 4, 4)
+
+
 def test_parts_of_a_polygon_are_united() -> None:
     parts = [[0, 0, 2, 0, 2, 2, 0, 2], [1, 1, 4, 1, 4, 3, 1, 3]]
     whole = rle.decode(rle.from_polygons(parts, 5, 6))

@@ -137,15 +137,21 @@ def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) 
             that is not finite or farther away than any picture reaches.
     """
     for polygon in polygons:
+        if not isinstance(polygon, (list, tuple)):
+            raise ValueError(f"a polygon is a {type(polygon).__name__}, expected [x0, y0, x1, ...]")
         if len(polygon) < MIN_POLYGON_NUMBERS or len(polygon) % 2:
             raise ValueError(f"a polygon has {len(polygon)} numbers, expected an even number >= 6")
+    if not all(isinstance(side, (int, np.integer)) for side in (height, width)):
+        raise ValueError(f"polygons need the size of the frame, which is {height!r} x {width!r}")
     if not polygons:
         return empty(height, width)
     outlines = [list(map(float, polygon)) for polygon in polygons]
     for outline in outlines:
         # The rasteriser walks along all edges, outside of the picture, too.
         if not math.isfinite(sum(outline)) or max(map(abs, outline)) > _FARTHEST:
-            raise ValueError(f"a polygon has coordinates that are not within {_FARTHEST} pixels")
+            raise ValueError(
+                f"a polygon has a point far outside of the frame, not within {_FARTHEST} pixels"
+            )
     parts = coco_mask.frPyObjects(outlines, height, width)
     return coco_mask.merge(parts)
 
