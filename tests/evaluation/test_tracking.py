@@ -176,6 +176,23 @@ def test_scores_below_zero_count_and_lengths_may_be_missing() -> None:
     assert score_tracking(truth, found_of(SQUARE, length=2)).class_averaged["CLR_Frames"] == 2
 
 
+def test_classes_of_one_name_are_told_apart() -> None:
+    truth = truth_of(SQUARE)
+    truth["categories"][1]["name"] = "cat"
+    both = found_of(SQUARE) + found_of(SQUARE, category=2)
+    figures = score_tracking(truth, both).per_class
+    assert {name: one["HOTA"] for name, one in figures.items()} == {"cat (1)": 1, "cat (2)": 0}
+
+
+def test_unknown_classes_are_left_out() -> None:
+    truth = truth_of(SQUARE)
+    truth["annotations"].append(truth["annotations"][0] | {"id": 2, "category_id": 9})
+    for class_agnostic in (False, True):
+        found = found_of(SQUARE) + found_of(SQUARE, category=9)
+        scores = score_tracking(truth, found, class_agnostic=class_agnostic)
+        assert scores.detection_averaged["HOTA"] == scores.per_video[1]["HOTA"] == 1
+
+
 def test_nothing_found_and_nothing_annotated() -> None:
     missed = score_tracking(truth_of(SQUARE), []).detection_averaged
     assert (missed["HOTA"], missed["MOTA"], missed["CLR_FN"], missed["ML"]) == (0, 0, 1, 1)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from vidseg.errors import DataError
@@ -26,6 +27,20 @@ def files() -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def test_the_small_files_are_sound() -> None:
     assert evaluate_ytvis(*files())["AP"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("score", [np.float32(0.5), np.int64(1), 1])
+def test_scores_may_be_numbers_of_numpy(score: Any) -> None:
+    gt, results = files()
+    assert evaluate_ytvis(gt, [results[0] | {"score": score}])["AP"] == pytest.approx(1)
+
+
+def test_polygons_need_the_size_of_their_video() -> None:
+    gt, results = files()
+    gt["annotations"][0]["segmentations"][0] = [[0, 0, 3, 0, 3, 2]]
+    gt["videos"][0]["height"] = "2"
+    with pytest.raises(DataError, match=r"frame 0: polygons need the size .* '2' x 3"):
+        evaluate_ytvis(gt, results)
 
 
 def change_gt(*keys: Any, value: Any) -> Callable[[Any, Any], None]:
@@ -71,7 +86,10 @@ FAULTS = [
     (change_gt(*FIRST, "areas", value=["x"]), "gt.json: annotation 0: 'areas' must be"),
     (change_gt(*FIRST, "video_id", value=9), "annotation 0 belongs to video 9, which is not among"),
     (change_gt(*FIRST, *MASK, value="m"), "annotation 0, frame 0: a segmentation is a str"),
+    (change_gt("categories", value=[]), "gt.json has no categories, so no track counts"),
+    (change_gt(*FIRST, "category_id", value=[5]), "gt.json: annotation 0 is not a track"),
     (change_gt(*FIRST, *MASK, value=[[1, 2]]), "annotation 0, frame 0: a polygon has 2 numbers"),
+    (change_gt(*FIRST, *MASK, value=[1, 2, 3, 4, 5, 6]), "frame 0: a polygon is a int, expected"),
     (
         change_gt(*FIRST, *MASK, "counts", value="133"),
         "annotation 0, video 1, frame 0: .* cover",
@@ -81,6 +99,8 @@ FAULTS = [
     *[(drop_result(key), f"results.json: entry 0 lacks the key '{key}'") for key in files()[1][0]],
     (change_results(0, "score", value="high"), "entry 0 has score 'high', expected a finite"),
     (change_results(0, "score", value=float("nan")), "entry 0 has score nan"),
+    (change_results(0, "score", value=10**400), "entry 0 has score 10000"),
+    (change_results(0, "score", value=True), "entry 0 has score True"),
     (change_results(0, "video_id", value=4), "entry 0 has video_id 4, which is not in .*gt.json"),
     (change_results(0, "video_id", value=[]), "results.json: entry 0 is not a track"),
     (change_results(0, "segmentations", value=None), "'segmentations' must be a list"),

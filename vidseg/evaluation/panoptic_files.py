@@ -29,6 +29,7 @@ from .panoptic import (
     stq,
     vpq,
 )
+from .ytvis_files import class_names
 
 __all__ = ["HEADLINE", "PanopticFiles", "PanopticScores", "Segments", "score_panoptic"]
 
@@ -102,8 +103,8 @@ class PanopticFiles:
         self._truth_path, self._found_path = Path(gt), Path(results)
         truth = _read(self._truth_path, "ground truth")
         categories = _categories(truth, self._truth_path)
-        self.class_names = [str(one.get("name", key)) for key, one in categories.items()]
-        self.is_thing = [bool(one.get("isthing", 0)) for one in categories.values()]
+        self.class_names = list(class_names(categories).values())
+        self.is_thing = [one["isthing"] for one in categories.values()]
         places = {key: place for place, key in enumerate(categories)}
         self.truth = _videos(truth, self._truth_path, places, area=True)
         found = _read(self._found_path, "results")
@@ -254,7 +255,7 @@ def _read(path: Path, what: str) -> Mapping[str, Any]:
 
 def _categories(truth: Mapping[str, Any], path: Path) -> dict[Any, Mapping[str, Any]]:
     try:
-        return {one["id"]: one for one in truth["categories"]}
+        return {one["id"]: one | {"isthing": bool(one["isthing"])} for one in truth["categories"]}
     except (KeyError, TypeError):
         raise DataError(
             f"{path} needs a list 'categories' with 'id', 'name' and 'isthing' of each"
@@ -268,7 +269,10 @@ def _videos(
     for index, video in enumerate(content["annotations"]):
         where = f"{path}: annotations[{index}]"
         try:
-            videos[str(video["video_id"])] = _tubes(video["annotations"], places, where, area=area)
+            name = str(video["video_id"])
+            if name in videos:
+                raise DataError(f"{where} is video {name} once more; each video has one entry")
+            videos[name] = _tubes(video["annotations"], places, where, area=area)
         except KeyError as error:
             raise DataError(f"{where} lacks the key {error}") from None
         except (TypeError, AttributeError, ValueError):
@@ -284,6 +288,11 @@ def _tubes(frames: Sequence[Any], places: Mapping[Any, int], where: str, *, area
     for frame in frames:
         for segment in frame["segments_info"]:
             known = first.setdefault(segment["id"], segment)
+            if int(segment["id"]) <= 0:
+                raise DataError(
+                    f"{where}, frame {frame['file_name']}: a segment has id {segment['id']}; ids "
+                    "begin with 1, as 0 is void"
+                )
             if segment["category_id"] not in places:
                 raise DataError(
                     f"{where}, frame {frame['file_name']}: segment {segment['id']} has category_id "

@@ -71,7 +71,7 @@ def score_tracking(
 
     Scores of predictions are not looked at but for ``min_score``, and masks may overlap: every
     track counts in full, so a method is scored with the tracks that it would show. Crowds are
-    annotations like others.
+    annotations like others; tracks of unknown categories are left out.
 
     Args:
         gt: annotations in YouTube-VIS form, a path or loaded json; never modified.
@@ -98,7 +98,8 @@ def score_tracking(
     found = [one for one in load_results(results, truth) if one.score >= min_score]
     source = "the results" if not isinstance(results, (str, os.PathLike)) else str(results)
     groups: dict[tuple[Any, Any], tuple[list[Track], list[Track]]] = defaultdict(lambda: ([], []))
-    for side, tracks in enumerate((truth.tracks, found)):
+    annotated = [track for track in truth.tracks if track.category_id in truth.category_names]
+    for side, tracks in enumerate((annotated, found)):
         for track in tracks:
             key = ALL_CLASSES if class_agnostic else track.category_id
             groups[track.video_id, key][side].append(track)
@@ -121,7 +122,8 @@ def score_tracking(
         / (1 if name in _COUNTED else max(1, len(by_class)))
         for name in every
     }
-    per_class = {truth.category_names.get(key, key): one for key, one in by_class.items()}
+    names = truth.category_names | {ALL_CLASSES: ALL_CLASSES}
+    per_class = {names[key]: one for key, one in by_class.items()}
     return TrackingScores(averaged, every, per_class, per_video)
 
 

@@ -96,7 +96,7 @@ class YTVISScores:
 
     Args:
         category_ids: the K classes, ascending.
-        category_names: their names.
+        category_names: their names, all of them different.
         precision: float64 ``(T, R, K, A, M)``; with occlusion levels ``(T, R, K, A, O, M)``.
         recall: float64 ``(T, K, A, M)`` or ``(T, K, A, O, M)``.
         scores: score at which a recall level is reached, shaped as ``precision``.
@@ -141,13 +141,8 @@ class YTVISScores:
         return {metric.name: self.value(metric) for metric in self.metrics}
 
     def per_class(self, metric: Metric = METRICS[0]) -> dict[str, float]:
-        """Gives one metric by class name (classes that share a name are told apart by their id)."""
-        names = self.category_names
-        labels = [
-            name if names.count(name) == 1 else f"{name} ({id_})"
-            for name, id_ in zip(names, self.category_ids, strict=True)
-        ]
-        return {label: self.value(metric, category=k) for k, label in enumerate(labels)}
+        """Gives one metric by class name."""
+        return {name: self.value(metric, category=k) for k, name in enumerate(self.category_names)}
 
     def per_video(self) -> dict[Any, dict[str, float]]:
         """Gives AP, AP50 and AP75 of each video alone by its id.

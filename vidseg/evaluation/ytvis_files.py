@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
+from numbers import Real
 from operator import contains
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from vidseg.errors import DataError
 from vidseg.files import read_json
 from vidseg.rle import RLE
 
-__all__ = ["GroundTruth", "Track", "load_ground_truth", "load_results"]
+__all__ = ["GroundTruth", "Track", "class_names", "load_ground_truth", "load_results"]
 
 OCCLUSION_LEVELS = {"no_occlusion": 0.0, "slight_occlusion": 0.25, "severe_occlusion": 0.75}
 
@@ -63,7 +65,7 @@ class GroundTruth:
         name: the file, for messages.
         video_ids: ascending.
         category_ids: ascending.
-        category_names: name by category id.
+        category_names: name by category id; no two are the same.
         tracks: all annotated tracks, in file order.
         video_lengths: number of frames by video id, where the file tells it.
         videos: what the file says of each video, by id.
@@ -98,6 +100,8 @@ def load_ground_truth(
             raise DataError(f"{name} is not a YouTube-VIS file: it has no list {key!r}")
     videos = _by_id(content["videos"], "video", name)
     categories = _by_id(content["categories"], "category", name)
+    if not categories:
+        raise DataError(f"{name} has no categories, so no track counts; list at least one")
     if content.get("annotations") is None:
         raise DataError(
             f"{name} has no annotations, so there is nothing to score against; "
@@ -109,7 +113,7 @@ def load_ground_truth(
         _read_annotation(annotation, videos, f"{name}: annotation {index}", occlusion)
         for index, annotation in enumerate(content["annotations"])
     ]
-    names = {key: str(category.get("name", key)) for key, category in categories.items()}
+    names = class_names(categories)
     lengths = {key: _length(video) for key, video in videos.items()}
     known = {key: length for key, length in lengths.items() if length is not None}
     return GroundTruth(name, sorted(videos), sorted(categories), names, tracks, known, videos)
@@ -155,6 +159,13 @@ def load_results(
     return tracks
 
 
+def class_names(categories: Mapping[Any, Mapping[str, Any]]) -> dict[Any, str]:
+    """Gives names by id, from the records of categories; the id tells those of one name apart."""
+    names = {key: str(category.get("name", key)) for key, category in categories.items()}
+    number = Counter(names.values())
+    return {key: name if number[name] == 1 else f"{name} ({key})" for key, name in names.items()}
+
+
 def _read(source: Any, what: str) -> tuple[Any, str]:
     if not isinstance(source, (str, os.PathLike)):
         return source, f"the {what}"
@@ -188,6 +199,7 @@ def _read_annotation(
                 "among the videos"
             )
         category_id, areas = annotation["category_id"], annotation["areas"]
+        hash(category_id)  # or it is none
         height, width = video["height"], video["width"]
         segmentations = annotation["segmentations"] or ()
         masks = (
@@ -257,9 +269,13 @@ def _predicted_masks(segmentations: Any, where: str) -> list[RLE | None]:
 
 
 def _score(score: Any, where: str) -> float:
-    if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
+    try:
+        number = float(score) if isinstance(score, Real) and type(score) is not bool else math.nan
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
         raise DataError(f"{where} has score {_short(score)}, expected a finite number")
-    return score
+    return number
 
 
 def _mean_area(areas: Any, where: str) -> float:
