@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "config.yaml"
 METRICS_NAME = "final_metrics.json"
+_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is built
 # Two runs that differ in these alone are the same run.
 _HARMLESS = (
     "OUTPUT_DIR",
@@ -80,7 +81,7 @@ class RunDirectory:
             stored = _read_config(config)
             differences = (f"{CONFIG_NAME} is damaged",)
             if stored:
-                differences = _differences(stored, yaml.safe_load(cfg.dump()))
+                differences = _differences(_flat(stored), flat_config(cfg))
         return RunState(exists, self._trained(cfg), differences)
 
     def write_config(self, cfg: CfgNode) -> None:
@@ -178,15 +179,14 @@ def describe_differences(differences: tuple[str, ...]) -> str:
 def _read_config(path: Path) -> dict[str, Any]:
     """Reads a stored config; empty if it is damaged."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _YAML_LOADER)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, ...]:
-    """Compares two configs; a key that one of them lacks counts with its default."""
-    old, new = _flat(old), _flat(new)
+    """Compares two flat configs; a key that one of them lacks counts with its default."""
     defaults = flat_config(get_cfg())
     found = []
     for key in sorted(old.keys() | new.keys()):
@@ -199,7 +199,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, ...]:
 
 def flat_config(cfg: CfgNode) -> dict[str, Any]:
     """Gives every value of a config by its full key, as plain json."""
-    return _flat(yaml.safe_load(cfg.dump()))
+    return _flat(cfg)
 
 
 def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -208,5 +208,10 @@ def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             flat.update(_flat(value, f"{prefix}{key}."))
         else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+            flat[f"{prefix}{key}"] = _plain(value)
     return flat
+
+
+def _plain(value: Any) -> Any:
+    """Gives a value as a file of json or yaml gives it back."""
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
