@@ -15,6 +15,8 @@ import pytest
 
 from vidseg import plugins
 from vidseg.config import CfgNode, load_config
+from vidseg.engine.curves import save_curves
+from vidseg.files import write_atomically
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -29,9 +31,22 @@ def _private_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
             patch.delenv(name, raising=False)
         for name in ("HF_HUB_OFFLINE", "WANDB_MODE"):
             patch.setenv(name, "offline" if name == "WANDB_MODE" else "1")
+        # Nothing here has to survive a power cut.
+        patch.setattr("os.fsync", lambda _: None)
+        patch.setattr("vidseg.engine.history.save_curves", _stand_in_for_curves)
         path = os.environ.get("PYTHONPATH", "")
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(CHECKOUT), path])))
         yield
+
+
+def _stand_in_for_curves(path: Path, *_: object) -> None:
+    write_atomically(path, lambda file: file.write(b"drawn where a test asks for drawn_curves"))
+
+
+@pytest.fixture
+def drawn_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws the curves of runs, which takes longer than a run of the toy model."""
+    monkeypatch.setattr("vidseg.engine.history.save_curves", save_curves)
 
 
 @pytest.fixture(autouse=True)

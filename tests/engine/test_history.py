@@ -18,6 +18,8 @@ from vidseg.engine import curves
 from vidseg.engine.curves import headline_metrics, save_curves
 from vidseg.engine.history import CURVES, HISTORY, read_history, write_history
 
+pytestmark = pytest.mark.usefixtures("drawn_curves")
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
