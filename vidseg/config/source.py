@@ -22,6 +22,8 @@ __all__ = ["BASE_KEY", "Assignment", "pair_up", "read_file", "read_overrides"]
 BASE_KEY = "_BASE_"
 COMMAND_LINE = "command line"
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is built
+
 # Values that are paths relative to the file they stand in.
 _PATH_KEYS = ("SOLVER.INIT_FROM",)
 
@@ -120,7 +122,7 @@ def _with_absolute_path(item: Assignment, path: Path) -> Assignment:
 
 def _read_mapping(path: Path, named_by: Path | None) -> list[Assignment]:
     text = _read_text(path, named_by)
-    loader = yaml.SafeLoader(text)
+    loader = _LOADER(text)
     try:
         root = loader.get_single_node()
         if root is None:
