@@ -37,6 +37,7 @@ def page_faults(*args: str, **variables: str) -> str:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocator of other systems is left alone")
+@pytest.mark.slow
 def test_blocks_are_used_again_without_page_faults():
     kept = page_faults("keep")
     if kept == "unsupported":

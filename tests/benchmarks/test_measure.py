@@ -88,6 +88,7 @@ def test_unknown_quantities_are_refused() -> None:
             case(bars)
 
 
+@pytest.mark.slow
 def test_a_side_in_its_own_process() -> None:
     (real,) = catalog.select(["deformable_small"])
     usage = measure._run_child(real, "ours")

@@ -141,7 +141,7 @@ def as_caffe2(folder: Path) -> tuple[nn.Module, Path]:
         (as_timm, "FrozenBN"),
         (as_detectron2, "FrozenBN"),
         (as_caffe2, "FrozenBN"),
-        (as_caffe2, "BN"),
+        pytest.param(as_caffe2, "BN", marks=pytest.mark.slow),
     ],
 )
 def test_features_are_those_of_the_origin(
@@ -166,7 +166,7 @@ def test_features_are_those_of_the_origin(
     assert "a file of backbone weights: expected" in caplog.text
 
 
-@pytest.mark.parametrize("kind", [as_detectron2, as_caffe2])
+@pytest.mark.parametrize("kind", [pytest.param(as_detectron2, marks=pytest.mark.slow), as_caffe2])
 def test_backbone_alone_takes_the_same_files(
     tmp_path: Path, kind: Callable[[Path], tuple[nn.Module, Path]]
 ) -> None:

@@ -32,7 +32,9 @@ def test_called_before_every_step_and_after_the_last(config: Path, tmp_path: Pat
     assert len(set(found["drawn"].tolist())) == 3
 
 
-@pytest.mark.parametrize("stop", [3, 4, 5])
+@pytest.mark.parametrize(
+    "stop", [pytest.param(3, marks=pytest.mark.slow), 4, pytest.param(5, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("killed", [False, True])
 def test_resumed_run_does_not_fit_twice(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int, killed: bool

@@ -43,7 +43,9 @@ def test_run_directory_is_complete(config: Path, tmp_path: Path) -> None:
     assert (output / "inference" / "data_instances" / "metrics.json").is_file()
 
 
-@pytest.mark.parametrize("stop", [1, 3, 5])
+@pytest.mark.parametrize(
+    "stop", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("extra", [(), ("SOLVER.EMA.ENABLED", "True"), ("TEST.EVAL_PERIOD", "2")])
 def test_stopped_run_continues_to_the_bit(
     config: Path,

@@ -274,6 +274,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_ranks_put_their_videos_together(tmp_path: Path) -> None:
     ranks = [
         subprocess.Popen(

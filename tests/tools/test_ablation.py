@@ -69,6 +69,7 @@ def test_a_wrong_command_line_is_refused(config: Path, words: tuple, message: st
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_table_is_shown(config: Path, tmp_path: Path) -> None:
     words = ("--plugin", PLUGIN, "--output", tmp_path / "out", "SOLVER.MAX_ITER", 1)
     done = ablation("--config-file", config, *words)

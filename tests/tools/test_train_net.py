@@ -80,12 +80,14 @@ def test_absent_config_file() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_options_may_follow_overrides(config: Path) -> None:
     done = command("--config-file", config, "SOLVER.MAX_ITER", 1, "--plugin", PLUGIN, "--eval-only")
     assert done.returncode == 2
     assert "no weights" in done.stderr
 
 
+@pytest.mark.slow
 def test_sigterm_leaves_a_checkpoint(config: Path, tmp_path: Path) -> None:
     words = ["--config-file", config, "--plugin", PLUGIN, "SOLVER.MAX_ITER", 10**6]
     process = subprocess.Popen(

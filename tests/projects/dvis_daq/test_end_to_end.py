@@ -150,7 +150,7 @@ def test_what_enters_the_refiner(offline) -> None:
     assert torch.equal(instances.padding[ours], padding[theirs])
 
 
-@pytest.mark.parametrize("window", [1, 3, 8])
+@pytest.mark.parametrize("window", [pytest.param(1, marks=pytest.mark.slow), 3, 8])
 def test_window_size_changes_nothing(window, offline, online) -> None:
     for case, model in (offline, online):
         size, model.window_size = model.window_size, window

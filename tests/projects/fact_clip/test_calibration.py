@@ -88,6 +88,7 @@ def chain(data: Path) -> Path:
     )
 
 
+@pytest.mark.slow
 def test_gamma_of_the_first_stage_is_that_of_the_second(chain: Path) -> None:
     assert run(chain) == 0
     chosen = weights(chain.parent / "first")["alignment.chosen_gamma"]

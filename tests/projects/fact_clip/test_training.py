@@ -71,7 +71,7 @@ def test_a_run_ends_with_metrics(config: Path, tmp_path: Path) -> None:
     assert "null weight 1.33" in (tmp_path / "out" / "log.txt").read_text()
 
 
-@pytest.mark.parametrize("stop", [2, 3])
+@pytest.mark.parametrize("stop", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_a_stopped_run_continues_to_the_bit(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:

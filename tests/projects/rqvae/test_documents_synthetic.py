@@ -124,6 +124,7 @@ def test_topics_show_in_the_order_of_frames_only() -> None:
     assert _recall_at_1(similarity + similarity.T, topics) > 0.5
 
 
+@pytest.mark.slow
 def test_name_is_found_without_being_told_where() -> None:
     code = (
         "import sys; from vidseg.data import DatasetCatalog as c; c.metadata('ovis_val');"

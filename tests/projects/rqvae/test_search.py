@@ -123,6 +123,7 @@ print(peaks[1] - peaks[0])
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_documents() -> None:
     """The windows of 2 000 documents would take 21 MB."""
     run = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True)

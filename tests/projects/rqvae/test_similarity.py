@@ -85,6 +85,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.slow
 def test_memory_among_2000_documents_is_bounded() -> None:
     """The products of eight queries with all windows would take 113 MB."""
     run = subprocess.run(

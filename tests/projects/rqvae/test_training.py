@@ -73,6 +73,7 @@ def test_a_run_ends_with_metrics(config: Path, tmp_path: Path) -> None:
     assert found["fitting.num_documents"] == 4
 
 
+@pytest.mark.slow
 def test_more_levels_are_never_worse(config: Path, tmp_path: Path) -> None:
     words = ("SOLVER.MAX_ITER", "150", "SOLVER.BASE_LR", "0.01", "MODEL.RQVAE.DECAY", "0.9")
     assert run(config, *words, "SOLVER.CHECKPOINT_PERIOD", "150", "SOLVER.LOG_PERIOD", "50") == 0
@@ -83,7 +84,7 @@ def test_more_levels_are_never_worse(config: Path, tmp_path: Path) -> None:
     assert by_level[0] > 0
 
 
-@pytest.mark.parametrize("stop", [2, 5])
+@pytest.mark.parametrize("stop", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_stopped_run_continues_to_the_bit(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:

@@ -74,7 +74,9 @@ def test_phase_2_starts_from_phase_1_and_trains_the_transformer_first(
     assert moved == {"perception", "decoder", "transformer"}
 
 
-@pytest.mark.parametrize("stop", [2, 6], ids=["alone", "together"])
+@pytest.mark.parametrize(
+    "stop", [pytest.param(2, id="alone"), pytest.param(6, id="together", marks=pytest.mark.slow)]
+)
 def test_a_stopped_run_continues_to_the_bit(
     phase2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
