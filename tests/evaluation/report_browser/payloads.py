@@ -208,7 +208,8 @@ def crowded() -> Payload:
         **empty(),
         "title": HOSTILE,
         "facts": [["ground truth", LONG], ["results", HOSTILE]],
-        "figures": [{"name": LONG, "value": 12.0, "unit": "%", "help": LONG}],
+        "figures": [{"name": name, "value": 12.0, "unit": "%", "help": LONG}
+                    for name in (LONG, HOSTILE)],
         "tables": [{"title": LONG, "columns": [f"column {i}" for i in range(30)],
                     "rows": [[HOSTILE, *[i / 7 for i in range(29)]]]}],
         "classes": {"columns": ["AP", "AP50", "tracks"], "rows": [

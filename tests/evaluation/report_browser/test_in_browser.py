@@ -91,6 +91,7 @@ def test_hostile_names_are_shown_as_they_are(open_page: Open) -> None:
     page = open_page("crowded")
     assert page.title() == payloads.HOSTILE
     assert page.locator("h1").inner_text() == payloads.HOSTILE
+    assert page.locator(".figures dt").last.text_content() == payloads.HOSTILE
     page.locator("#tab-videos").click()
     assert column(page, "videos", 2)[2] == payloads.HOSTILE
     assert page.locator("img, main script").count() == 0

@@ -25,9 +25,14 @@ function figureList(figures) {
     const number = element("dd", { class: "figure-value" }, format(value));
     if (unit && isNumber(value)) number.append(element("span", { class: "unit" }, unit));
     const told = help ? element("dd", { class: "figure-help", title: help }, help) : null;
-    list.append(element("div", {}, element("dt", { title: name }, name), number, told));
+    list.append(element("div", {}, element("dt", { title: name }, ...breakable(name)), number, told));
   }
   return list;
+}
+
+// A name such as image/FG-ARI_empty_is_1 may be broken where its parts meet.
+function breakable(name) {
+  return name.split(/(?<=[/_])/).flatMap((part) => [part, element("wbr")]);
 }
 
 function classesPanel({ columns, rows }, percent) {
