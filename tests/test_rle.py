@@ -92,6 +92,11 @@ def test_polygons_far_outside_are_refused(number: float) -> None:
         rle.from_polygons([[0, 0, number, 0, 3, 3]], 4, 4)
 
 
+def test_polygons_may_be_arrays() -> None:
+    square = [0, 0, 2, 0, 2, 2, 0, 2]
+    assert rle.from_polygons([np.array(square)], 5, 6) == rle.from_polygons([square], 5, 6)
+
+
 def test_parts_of_a_polygon_are_united() -> None:
     parts = [[0, 0, 2, 0, 2, 2, 0, 2], [1, 1, 4, 1, 4, 3, 1, 3]]
     whole = rle.decode(rle.from_polygons(parts, 5, 6))

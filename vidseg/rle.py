@@ -137,7 +137,7 @@ def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) 
             that is not finite or farther away than any picture reaches.
     """
     for polygon in polygons:
-        if not isinstance(polygon, (list, tuple)):
+        if not isinstance(polygon, (list, tuple, np.ndarray)):
             raise ValueError(f"a polygon is a {type(polygon).__name__}, expected [x0, y0, x1, ...]")
         if len(polygon) < MIN_POLYGON_NUMBERS or len(polygon) % 2:
             raise ValueError(f"a polygon has {len(polygon)} numbers, expected an even number >= 6")
