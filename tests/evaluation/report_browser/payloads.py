@@ -223,13 +223,17 @@ def crowded() -> Payload:
 
 
 def upright() -> Payload:
-    """Gives a report of a video that is higher than wide, one truth in its lower right corner."""
+    """Gives a report of a video that is higher than wide; a part in the corner of a whole."""
     mask = np.zeros((160, 60), bool)
     mask[120:, 40:] = True
-    truth = {**track("1", 0, "corner", [mask], range(1), "m"), "class": None}
+    whole = np.ones((160, 60), bool)
+    truth = [
+        {**track(name, 0, name, [pixels], range(1), "m"), "class": None}
+        for name, pixels in (("corner", mask), ("whole", whole))
+    ]
     video = {
         "id": "0", "name": "tower", "width": 60, "height": 160, "length": 1,
-        "frames": [{"index": 0, "image": None}], "truth": [truth], "predictions": [],
+        "frames": [{"index": 0, "image": None}], "truth": truth, "predictions": [],
     }  # fmt: skip
     return {**empty(), "title": "Upright", "videos": [video]}
 

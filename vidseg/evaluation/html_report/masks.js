@@ -79,19 +79,28 @@ function inkOn(colour) {
   return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000" : "#fff";
 }
 
-// Which track lies on top of every pixel: its index in `tracks`, or -1. `lit` is a track or null.
+// Which track lies on top of every pixel: its index in `tracks`, or -1. The one that is lit (or
+// null) lies on all others, one that is surer on one that is less, and small ones on large ones.
 function ownersOf(video, tracks, frame, lit) {
   const owners = new Int16Array(video.width * video.height).fill(-1);
-  const order = tracks.map((_, i) => i).filter((i) => tracks[i].visible && tracks[i].masks[frame]);
-  order.sort((a, b) => (tracks[a] === lit) - (tracks[b] === lit) || (tracks[a].score ?? 0) - (tracks[b].score ?? 0));
-  for (const index of order) {
+  const shown = [...tracks.entries()].filter(([, track]) => track.visible && track.masks[frame]);
+  const layers = shown.map(([index, track]) => {
+    const runs = track.masks[frame];
+    return { index, runs, isLit: track === lit, score: track.score ?? 0, area: areaOf(runs) };
+  });
+  layers.sort((a, b) => a.isLit - b.isLit || a.score - b.score || b.area - a.area);
+  for (const { index, runs } of layers) {
     let at = 0;
-    tracks[index].masks[frame].forEach((run, i) => {
+    runs.forEach((run, i) => {
       if (i % 2) owners.fill(index, at, at + run);
       at += run;
     });
   }
   return owners;
+}
+
+function areaOf(runs) {
+  return runs.reduce((sum, run, i) => sum + (i % 2 ? run : 0), 0);
 }
 
 // Draws one side of a frame: the picture if there is one, the masks, and the key of each track.
@@ -164,7 +173,7 @@ function canvasSide(title, video, tracks, light) {
     // A finger that is lifted leaves, too, but what it pointed at stays named.
     onpointerleave: (event) => event.pointerType === "mouse" && light(null),
   });
-  let owners = null;
+  let owners = null; // with none lit: what is lit must not hide smaller ones from the pointer
 
   function trackAt(event) {
     const { left, top, width, height } = canvas.getBoundingClientRect();
@@ -176,8 +185,9 @@ function canvasSide(title, video, tracks, light) {
   return {
     figure: element("figure", {}, element("figcaption", {}, title), canvas),
     draw(frame, look) {
-      owners = ownersOf(video, tracks, frame, look.lit);
-      paint(canvas, video, tracks, owners, look);
+      owners = ownersOf(video, tracks, frame, null);
+      const onTop = tracks.includes(look.lit) ? ownersOf(video, tracks, frame, look.lit) : owners;
+      paint(canvas, video, tracks, onTop, look);
       const drawn = tracks.filter((track) => track.visible && track.masks[frame]);
       const names = drawn.map((track) => `${track.key} ${track.name}`).join(", ") || "nothing";
       canvas.setAttribute("aria-label", `${title}, frame ${video.frames[frame].index}: ${names}`);
