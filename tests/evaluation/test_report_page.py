@@ -56,6 +56,12 @@ def test_names_stay_text() -> None:
     assert page.count("<script") == render(payloads.empty()).count("<script")
 
 
+def test_names_that_no_encoding_can_write() -> None:
+    name = "caf\u00e9 \udcff"  # how Python reads a file name that is not UTF-8
+    page = render({**payloads.empty(), "title": name, "notes": [name]})
+    assert "<title>caf\u00e9 ?</title>".encode() in page.encode()
+
+
 def test_numbers_that_are_not_finite_are_refused() -> None:
     figure = {"name": "AP", "value": float("nan"), "unit": "%", "help": ""}
     with pytest.raises(ValueError, match="not JSON compliant"):

@@ -40,11 +40,12 @@ def render(payload: Mapping[str, Any]) -> str:
     Raises:
         ValueError: if a number of the payload is not finite; a value that is undefined is ``None``.
     """
-    text = json.dumps(payload, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(payload, allow_nan=False, separators=(",", ":"))
     style = "\n".join(map(_read, _STYLES))
     script = '"use strict";\n' + "\n".join(map(_read, _SCRIPTS))
     parts = {
-        "title": html.escape(str(payload["title"])),
+        # Names of files may hold what no encoding can write.
+        "title": html.escape(str(payload["title"]).encode(errors="replace").decode()),
         "style": style,
         "style_hash": _hash(style),
         "script": script,
