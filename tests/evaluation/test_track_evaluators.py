@@ -96,6 +96,9 @@ def test_one_prediction_is_scored_by_all(
     assert [float(row["MOTA"]) for row in rows] == [100, 100, 0]
     rows = list(csv.DictReader((folder / "tracking" / "per_class.csv").open()))
     assert [row["class"] for row in rows] == ["cat", "dog", "bird"]
+    titles = [(one / "report.html").read_text() for one in (folder, folder / "tracking")]
+    assert "<title>boxes: YouTube-VIS AP</title>" in titles[0]
+    assert "<title>boxes: Tracking: HOTA, CLEAR and Identity</title>" in titles[1]
 
 
 def test_names_and_figures_are_those_of_the_tool(boxes: Path, tmp_path: Path) -> None:

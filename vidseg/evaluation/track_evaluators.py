@@ -42,7 +42,7 @@ class TrackingEvaluator(YTVISEvaluator):
     """Scores tracks by HOTA, CLEAR and Identity, see ``score_tracking``.
 
     Files in ``output_dir``: ``metrics.json`` (flat, percent, with the names that
-    ``tools/evaluate.py tracking`` gives), ``per_class.csv`` and ``per_video.csv``.
+    ``tools/evaluate.py tracking`` gives), ``per_class.csv``, ``per_video.csv`` and ``report.html``.
 
     Args:
         gt: see ``YTVISEvaluator``, as for the other arguments.
@@ -66,6 +66,7 @@ class TrackingEvaluator(YTVISEvaluator):
 
     def score(self, results: Mapping[Any, Any]) -> Metrics:
         """Writes the files and gives ``{"tracking": {name: percent}}``; empty without truth."""
+        from .html_report import tracking_report
         from .tracking import HEADLINE, PLAIN, score_tracking
 
         gt = self._annotations()
@@ -87,6 +88,7 @@ class TrackingEvaluator(YTVISEvaluator):
         write_metrics(self._output_dir / "metrics.json", _flat("tracking", metrics))
         write_figures(self._output_dir / "per_class.csv", "class", scores.per_class, plain=PLAIN)
         write_figures(self._output_dir / "per_video.csv", "video", scores.per_video, plain=PLAIN)
+        self._write_report(tracking_report, gt, tracks, scores, min_score=self._min_score)
         return {"tracking": metrics}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from .report import (
     write_results,
     write_zip,
 )
-from .ytvis import YTVISScores, score_ytvis
+from .ytvis import score_ytvis
 
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
@@ -112,6 +112,8 @@ class YTVISEvaluator(Evaluator):
 
         Undefined values are nan. A split without annotations gives ``{"segm": {}}``.
         """
+        from . import html_report  # on demand: it is made of what this package imports
+
         path = self._output_dir / "results.json"
         num_dropped = 0
 
@@ -151,23 +153,30 @@ class YTVISEvaluator(Evaluator):
             {f"{TASK}/{name}": value for name, value in metrics.items()},
         )
         write_per_class(self._output_dir / "per_class.csv", scores)
-        if self._report_videos > 0:
-            self._write_report(gt, found, scores)
+        self._write_report(html_report.ytvis_report, gt, found, scores)
         return {TASK: metrics}
 
     def _write_report(
-        self, gt: Mapping[str, Any], found: list[dict[str, Any]], scores: YTVISScores
+        self, make: Callable[..., dict[str, Any]], *scored: Any, **chosen: Any
     ) -> None:
-        """Writes the page; the evaluation is worth more, so that no fault of it may end that."""
-        from .html_report import Limits, write_report, ytvis_report
+        """Writes the page; the evaluation is worth more, so that no fault of it may end that.
 
+        Args:
+            make: function of ``html_report`` that says what stands on it.
+            scored: annotations, results and scores, which it is given.
+            chosen: how they were scored.
+        """
+        from . import html_report
+
+        if self._report_videos < 1:
+            return
         path = self._output_dir / "report.html"
+        limits = html_report.Limits(videos=self._report_videos, frames=REPORT_FRAMES)
         try:
             path.unlink(missing_ok=True)  # that of an earlier evaluation would mislead
-            limits = Limits(videos=self._report_videos, frames=REPORT_FRAMES)
-            payload = ytvis_report(gt, found, scores, images=self._images, limits=limits)
+            payload = make(*scored, images=self._images, limits=limits, **chosen)
             payload["title"] = f"{self._dataset_name}: {payload['title']}"
-            write_report(path, payload)
+            html_report.write_report(path, payload)
         except Exception as error:
             logger.warning("no report.html of %s was written: %r", self._dataset_name, error)
 
