@@ -79,10 +79,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
     _add_tracks(ytvis)
     ytvis.add_argument("--out", metavar="DIR", help="write all files of a report there")
     ytvis.add_argument("--ovis", action="store_true", help="add the occlusion levels of OVIS")
-    ytvis.add_argument("--class-agnostic", action="store_true", help="merge all classes into one")
-    ytvis.add_argument(
-        "--per-class", action="store_true", help="put the AP of every class into the metrics"
-    )
     ytvis.add_argument(
         "--strict",
         action="store_true",
@@ -107,7 +103,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     discovery.add_argument(
         "--merged", action="store_true", help="score by the protocol of SOLV: not comparable"
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.images and not args.report:
+        parser.error("--images is of use with --report alone: frames for the player of the page")
+    return args
 
 
 def _add_metric(
@@ -152,6 +151,10 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 def _add_tracks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gt", required=True, metavar="FILE", help="annotations, YouTube-VIS json")
     parser.add_argument("--results", required=True, metavar="FILE", help="predicted tracks, json")
+    parser.add_argument("--class-agnostic", action="store_true", help="merge all classes into one")
+    parser.add_argument(
+        "--per-class", action="store_true", help="put the figures of every class into the metrics"
+    )
 
 
 def _add_tracking(commands: Any) -> None:
@@ -160,12 +163,6 @@ def _add_tracking(commands: Any) -> None:
     _add_tracks(tracking)
     tracking.add_argument(
         "--min-score", type=float, default=-inf, metavar="S", help="leave out tracks below"
-    )
-    tracking.add_argument(
-        "--class-agnostic", action="store_true", help="merge all classes into one"
-    )
-    tracking.add_argument(
-        "--per-class", action="store_true", help="put the figures of every class into the metrics"
     )
     tracking.add_argument(
         "--strict",
@@ -376,10 +373,7 @@ def score_ytvis_files(args: argparse.Namespace) -> int:
         strict=args.strict,
     )
     print(report.format_scores(scores))
-    metrics = {
-        f"segm/{name}": value
-        for name, value in report.percent_metrics(scores, per_class=args.per_class).items()
-    }
+    metrics = _named("segm/{}", report.percent_metrics(scores, per_class=args.per_class))
     _finish(args, metrics, scores.per_video(), ("AP", "AP50", "AP75"))
     if args.out:
         directory = Path(args.out)

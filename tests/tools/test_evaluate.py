@@ -253,6 +253,12 @@ def test_report_on_labels(metric: str, tmp_path: Path) -> None:
     assert [video["name"] for video in payload["videos"]] == ["b", "a"]
 
 
+def test_frames_are_for_the_report() -> None:
+    run = evaluate(*case("random_small"), "--images", "frames")
+    assert run.returncode == 2
+    assert "--images is of use with --report alone" in run.stderr
+
+
 def test_a_report_that_cannot_be_written_loses_no_metrics(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     flags = ["--output", tmp_path / "metrics.json", "--report", tmp_path / "file" / "report.html"]

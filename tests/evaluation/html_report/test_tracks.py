@@ -180,6 +180,26 @@ def test_predictions_below_the_score_of_the_best_f1_are_left_out_and_named(four:
     assert sum(len(video["predictions"]) for video in made["videos"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("truths", "scores", "least"),
+    [
+        ("ABC", "A9 x8 B7 x6 x5 x4", 0.7),  # 2/5, 4/6: the third object is never found
+        ("AB", "A9 x8 x7 x6 x5 B4", 0.9),  # 2/3 is better than 4/8
+        ("AB", "A9 B5 x5", 0.5),  # equal scores come together: 4/5
+        ("AB", "A9 B5 x5 x5 x5 x5", 0.9),  # 2/3 is better than 4/8
+        ("AB", "x9 x8 x7", 0.8),  # no hit: as many as there are objects
+        ("AB", "", -math.inf),
+    ],
+)
+def test_score_of_the_best_f1(truths: str, scores: str, least: float) -> None:
+    places = {"A": box(0), "B": box(6), "C": box(10, 6), "x": box(3, 5)}
+    gt = annotated([[1, places[one], places[one]] for one in truths])
+    results = [
+        predicted(1, int(one[1]) / 10, 1, places[one[0]], places[one[0]]) for one in scores.split()
+    ]
+    assert score_ytvis(gt, results).matched.best_score() == least
+
+
 def test_player(four: Any) -> None:
     gt, results = four
     video = report(gt, results)["videos"][1]

@@ -116,10 +116,12 @@ def vps_report(
         ]
 
     def read(name: str) -> MapVideo:
-        truth, found = (np.stack(maps) for maps in zip(*files.maps(name), strict=True))
+        frames = [[one.astype(np.int32) for one in pair] for pair in files.maps(name)]
+        truth, found = (np.stack(maps) for maps in zip(*frames, strict=True))
+        truth[truth == 0] = -1
         of_truth = files.truth[name]
         sides = (segments(of_truth), segments(files.found(name)))
-        return MapVideo(name, of_truth.files, np.where(truth == 0, -1, truth), found, *sides)
+        return MapVideo(name, of_truth.files, truth, found, *sides)
 
     return _finish(payload, read, images, limits)
 

@@ -157,8 +157,9 @@ def _score_notes(videos_of: TrackVideos, least: float) -> list[str]:
         return []
     return [
         f"Confusions and player look at predictions with a score of {least:.3g} at least, where F1"
-        f" at tube IoU 0.50 is best: {videos_of.num_weak} of {videos_of.num_found} predicted tracks"
-        " are left out there. AP counts all."
+        " at tube IoU 0.50 is best (or, if no track is found, where there are as many predictions"
+        f" as annotations): {videos_of.num_weak} of {videos_of.num_found} predicted tracks are left"
+        " out there. AP counts all."
     ]
 
 
