@@ -285,6 +285,8 @@ def test_commands_and_snippets_run(workspace: Path) -> None:
     results = output / "dvis_daq" / "offline" / "inference" / "shapes_vis_standard_val"
     assert json.loads((results / "results.json").read_text()) is not None
     assert list(results.glob("overlay_*.mp4"))
+    assert (results / "report.html").is_file()
+    assert (output / "report.html").is_file()
     runs = ("first_minute", "two_gpus", "two_processes", "my_idea", "other_idea")
     for name in (*runs, "dvis_daq/own_video/offline"):
         assert (output / name / "model_final.pth").is_file(), name
