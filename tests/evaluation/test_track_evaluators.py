@@ -30,6 +30,7 @@ from vidseg.evaluation import (
 from vidseg.evaluation.base import headline_of
 from vidseg.evaluation.group import EvaluatorGroup
 from vidseg.evaluation.segment_files import score_region_boundary
+from vidseg.evaluation.track_segments import score_tracks_as_segments
 
 TOOL = Path(__file__).parents[2] / "tools" / "evaluate.py"
 
@@ -113,6 +114,41 @@ def test_names_and_figures_are_those_of_the_tool(boxes: Path, tmp_path: Path) ->
     figures = json.loads(output.read_text())
     assert json.loads((folder / "tracking" / "metrics.json").read_text()) == figures
     assert figures["tracking/CLR_Re"] == pytest.approx(100 * (2 / 3 + 2 / 3 + 0) / 3)
+
+
+def test_figures_of_segments_are_those_of_the_file(boxes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    cfg = config(EXTRA_EVALUATORS=("davis",))
+    cfg.TEST.DAVIS.MIN_SCORE = 0.6
+    metrics = run(build_evaluator(cfg, "boxes", folder))["davis"]
+    figures, _ = score_tracks_as_segments(boxes, folder / "results.json", min_score=0.6)
+    assert {name: 100 * value for name, value in figures.items()} == metrics
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"annotations": []}, "no video of the ground truth has an object"),
+        ({"videos": [{"id": 1, "height": 24}]}, r"the ground truth, video 1: it has height, width"),
+    ],
+)
+def test_files_of_tracks_that_cannot_be_scored(change: dict[str, Any], message: str) -> None:
+    gt = make_gt(num_videos=1)
+    if "videos" in change:
+        gt["annotations"] = []
+    with pytest.raises(DataError, match=message):
+        score_tracks_as_segments({**gt, **change}, [])
+
+
+def test_damaged_masks_are_refused() -> None:
+    gt = make_gt(num_videos=1)
+    damaged = [{"size": list(SIZE), "counts": "04"}] * FRAMES
+    track = {"video_id": 1, "category_id": 10, "score": 1.0, "segmentations": damaged}
+    with pytest.raises(DataError, match="the results: entry 0, video 1, frame 0: an RLE is damag"):
+        score_tracks_as_segments(gt, [track])
+    gt["annotations"][1]["segmentations"] = damaged
+    with pytest.raises(DataError, match="the ground truth: annotation 1, video 1, frame 0: an RLE"):
+        score_tracks_as_segments(gt, [])
 
 
 def write_maps(folder: Path, maps: dict[str, np.ndarray]) -> Path:

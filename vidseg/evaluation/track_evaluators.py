@@ -6,22 +6,17 @@ They score what ``YTVISEvaluator`` keeps of a prediction, alone or beside it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vidseg import rle as rle_ops
-from vidseg.errors import ConfigError, DataError
+from vidseg.errors import ConfigError
 from vidseg.rle import RLE
 
 from .base import EVALUATOR_REGISTRY, Metrics
 from .report import figures_table, in_percent, write_figures, write_metrics
 from .ytvis_evaluator import YTVISEvaluator
 from .ytvis_files import load_ground_truth
-from .ytvis_groups import check_masks
 
 if TYPE_CHECKING:
     from vidseg.config import CfgNode
@@ -31,9 +26,6 @@ __all__ = ["RegionBoundaryEvaluator", "TrackingEvaluator"]
 
 logger = logging.getLogger(__name__)
 
-_VOID = -1
-
-Labels = NDArray[np.int32]
 Figures = dict[str, float]
 
 
@@ -96,9 +88,7 @@ class TrackingEvaluator(YTVISEvaluator):
 class RegionBoundaryEvaluator(YTVISEvaluator):
     """Scores tracks by J&F, matched to objects as in the unsupervised task of DAVIS.
 
-    The best tracks become a label map: where they overlap, a pixel belongs to the one with the
-    highest score. Classes do not count. Where annotated objects overlap, the later one is in
-    front; crowds are void.
+    Classes do not count. How tracks become segments: see ``region_boundary_of_tracks``.
 
     Files in ``output_dir``: ``metrics.json`` (flat, percent, with the names that
     ``tools/evaluate.py davis`` gives) and ``per_video.csv``.
@@ -143,24 +133,23 @@ class RegionBoundaryEvaluator(YTVISEvaluator):
     def score(self, results: Mapping[Any, Any]) -> Metrics:
         """Writes the files and gives ``{"davis": {name: percent}}``; empty without truth."""
         from .discovery import mean_shares
-        from .region_boundary import region_boundary_shares
+        from .track_segments import region_boundary_of_tracks
 
         gt = self._annotations()
         if not gt.get("annotations"):
             return {"davis": {}}
-        truth = load_ground_truth(gt)
-        shares = {}
-        for video in sorted(gt["videos"], key=lambda one: one["id"]):
-            objects = [track for track in truth.tracks if track.video_id == video["id"]]
-            numbers = [_VOID if one.is_crowd else k + 1 for k, one in enumerate(objects)]
-            result = results.get(video["id"], {"tracks": ()})
-            try:
-                check_masks(objects)
-                labels = _label_map([one.masks for one in objects], numbers, video)
-                found = self._segments(result["tracks"], video)
-            except ValueError as error:
-                raise DataError(f"{self._dataset_name}, video {video['id']}: {error}") from None
-            shares[video["id"]] = region_boundary_shares(labels, found, background=0)
+
+        def tracks_of(video_id: Any) -> list[tuple[float, list[RLE | None]]]:
+            tracks = results.get(video_id, {"tracks": ()})["tracks"]
+            return [(track["score"], track["segmentations"]) for track in tracks]
+
+        shares = region_boundary_of_tracks(
+            load_ground_truth(gt),
+            tracks_of,
+            self._dataset_name,
+            min_score=self._min_score,
+            max_tracks=self._max_tracks,
+        )
         metrics = in_percent(mean_shares(shares.values()))
         per_video = {key: mean_shares([share]) for key, share in shares.items()}
         table = figures_table("video", {"all videos": mean_shares(shares.values())}, list(metrics))
@@ -168,36 +157,6 @@ class RegionBoundaryEvaluator(YTVISEvaluator):
         write_metrics(self._output_dir / "metrics.json", _flat("davis", metrics))
         write_figures(self._output_dir / "per_video.csv", "video", per_video)
         return {"davis": metrics}
-
-    def _segments(self, tracks: Sequence[Mapping[str, Any]], video: Mapping[str, Any]) -> Labels:
-        """Gives the label map of predicted tracks, the best in front."""
-        shown = [track for track in tracks if track["score"] >= self._min_score]
-        best = sorted(shown, key=lambda track: -track["score"])[: self._max_tracks]
-        masks = [track["segmentations"] for track in reversed(best)]
-        return _label_map(masks, range(1, len(masks) + 1), video)
-
-
-def _label_map(
-    tracks: Iterable[Sequence[RLE | None]], numbers: Iterable[int], video: Mapping[str, Any]
-) -> Labels:
-    """Paints tracks one over the other, ``(T, H, W)``; 0 where there is none.
-
-    Raises:
-        ValueError: if a mask has another size than the video, or comes after its end.
-    """
-    size = (video["height"], video["width"])
-    files = video.get("file_names") or ()
-    labels: Labels = np.zeros((video.get("length", len(files)), *size), dtype=np.int32)
-    for number, masks in zip(numbers, tracks, strict=False):
-        if len(masks) > len(labels):
-            raise ValueError(f"a track has {len(masks)} masks, the video {len(labels)} frames")
-        for frame, mask in enumerate(masks):
-            if mask is None:
-                continue
-            if tuple(mask["size"]) != size:
-                raise ValueError(f"a mask has size {list(mask['size'])}, the video {list(size)}")
-            labels[frame][rle_ops.decode(mask)] = number
-    return labels
 
 
 def _flat(task: str, metrics: Mapping[str, float]) -> Figures:
