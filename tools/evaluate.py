@@ -15,7 +15,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.evaluate_options import parse
-from vidseg.errors import run_command
+from vidseg.errors import UserError, run_command
 
 
 def main(argv: list[str]) -> int:
@@ -89,8 +89,20 @@ def score_davis_files(args: argparse.Namespace) -> int:
     """Scores segments by J&F."""
     from vidseg.evaluation import html_report
     from vidseg.evaluation.segment_files import score_region_boundary
+    from vidseg.evaluation.track_segments import score_tracks_as_segments
 
-    scores = score_region_boundary(args.gt, args.results, task=args.task, strict=args.strict)
+    files, strict = (args.gt, args.results), args.strict
+    are_json = {name.endswith(".json") for name in files}
+    if are_json == {True} and args.task == "unsupervised" and not args.report:
+        scores = score_tracks_as_segments(*files, min_score=args.min_score, strict=strict)
+        _finish_segments(args, "davis", *scores)
+        return 0
+    if True in are_json:
+        raise UserError(
+            "davis takes two json files, for the task unsupervised and without --report (that of "
+            "tracking shows the same tracks), or two folders"
+        )
+    scores = score_region_boundary(*files, task=args.task, strict=strict)
     _finish_segments(args, "davis", *scores)
     _report(args, html_report.davis_report, *scores, task=args.task)
     return 0

@@ -53,6 +53,9 @@ DAVIS_EXAMPLE = """example:
 Both are folders of videos, VIDEO/FRAME.png, grey levels or with a palette: 0 background, k an
 object in all frames, in annotations 255 void. Numbers need not agree: objects and predictions are
 matched, as in the unsupervised task of DAVIS, unless --task says otherwise.
+
+Files of ytvis do as well: annotations and results as json; where tracks overlap, the one with the
+higher score is in front.
 """
 DISCOVERY_EXAMPLE = """example:
   python tools/evaluate.py discovery --gt annotations --results slots
@@ -208,7 +211,13 @@ def _add_vss(commands: Any) -> None:
 def _add_davis(commands: Any) -> None:
     metrics = "region and boundary (J&F, recall, decay) of DAVIS"
     davis = _add_metric(commands, "davis", metrics, DAVIS_EXAMPLE)
-    _add_folders(davis)
+    for side, what in (("--gt", "annotated videos"), ("--results", "predictions")):
+        davis.add_argument(
+            side, required=True, metavar="PATH", help=f"folder of {what}, or YouTube-VIS json"
+        )
+    davis.add_argument(
+        "--min-score", type=float, default=-inf, metavar="S", help="leave out tracks below (json)"
+    )
     davis.add_argument(
         "--task",
         choices=["unsupervised", "semi-supervised"],

@@ -116,13 +116,21 @@ def test_names_and_figures_are_those_of_the_tool(boxes: Path, tmp_path: Path) ->
     assert figures["tracking/CLR_Re"] == pytest.approx(100 * (2 / 3 + 2 / 3 + 0) / 3)
 
 
-def test_figures_of_segments_are_those_of_the_file(boxes: Path, tmp_path: Path) -> None:
+def test_figures_of_segments_are_those_of_the_tool(boxes: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     cfg = config(EXTRA_EVALUATORS=("davis",))
     cfg.TEST.DAVIS.MIN_SCORE = 0.6
-    metrics = run(build_evaluator(cfg, "boxes", folder))["davis"]
-    figures, _ = score_tracks_as_segments(boxes, folder / "results.json", min_score=0.6)
-    assert {name: 100 * value for name, value in figures.items()} == metrics
+    run(build_evaluator(cfg, "boxes", folder))
+    output = tmp_path / "metrics.json"
+    files = ["--gt", boxes, "--results", folder / "results.json", "--output", output]
+    command = [sys.executable, TOOL, "davis", *files, "--min-score", "0.6"]
+    subprocess.run(command, check=True)
+    figures = json.loads(output.read_text())
+    assert json.loads((folder / "davis" / "metrics.json").read_text()) == figures
+    for wrong in (["--task", "semi-supervised"], ["--gt", tmp_path], ["--report", "x"]):
+        done = subprocess.run([*command, *wrong], capture_output=True, text=True, check=False)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert "davis takes two json files, for the task unsupervised" in done.stderr
 
 
 @pytest.mark.parametrize(
