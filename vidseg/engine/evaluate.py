@@ -17,11 +17,10 @@ import torch
 from torch import nn
 
 from vidseg.collectives import barrier, gather, is_main, rank, world_size
-from vidseg.data.catalog import DatasetCatalog, is_path
-from vidseg.data.path_formats import split_options
+from vidseg.data.catalog import DatasetCatalog
 from vidseg.errors import DataError, UserError
 from vidseg.evaluation import ResultStore
-from vidseg.evaluation.base import Evaluator, run_on_main
+from vidseg.evaluation.base import Evaluator, inference_dir, run_on_main
 from vidseg.files import read_json, write_atomically
 
 from .fingerprint import take_fingerprint
@@ -154,21 +153,6 @@ def check_whole(output_dir: str | Path, metrics: Mapping[str, Mapping[str, float
     )
     if told:
         raise DataError(f"{told}; once they are repaired, the same command runs them alone")
-
-
-def inference_dir(output_dir: str | Path, dataset_name: str) -> Path:
-    """Gives the folder for what is inferred on a data set.
-
-    A path is named by its last part and the folder that holds it: files of the same name, one for
-    each split, are usual. Options behind it count: a file may be tested in two ways.
-    """
-    name = dataset_name
-    if is_path(dataset_name):
-        given, options = split_options(dataset_name)
-        path = Path(given).resolve()
-        words = [f"{key}-{Path(value).name}" for key, value in sorted(options.items())]
-        name = "_".join(part for part in (path.parent.name, path.stem, *words) if part)
-    return Path(output_dir) / "inference" / name
 
 
 def flatten(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

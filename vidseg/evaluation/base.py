@@ -25,6 +25,7 @@ __all__ = [
     "evaluator_names",
     "gather_on_main",
     "headline_of",
+    "inference_dir",
     "run_on_main",
 ]
 
@@ -174,6 +175,24 @@ def evaluator_names(cfg: CfgNode, metadata: Metadata) -> tuple[str, ...]:
     """
     names = (cfg.TEST.EVALUATOR or metadata.evaluator, *cfg.TEST.EXTRA_EVALUATORS)
     return tuple(dict.fromkeys(str(name) for name in names if name))
+
+
+def inference_dir(output_dir: str | Path, dataset_name: str) -> Path:
+    """Gives the folder for what is inferred on a data set.
+
+    A path is named by its last part and the folder that holds it: files of the same name, one for
+    each split, are usual. Options behind it count: a file may be tested in two ways.
+    """
+    from vidseg.data.catalog import is_path
+    from vidseg.data.path_formats import split_options
+
+    name = dataset_name
+    if is_path(dataset_name):
+        given, options = split_options(dataset_name)
+        path = Path(given).resolve()
+        words = [f"{key}-{Path(value).name}" for key, value in sorted(options.items())]
+        name = "_".join(part for part in (path.parent.name, path.stem, *words) if part)
+    return Path(output_dir) / "inference" / name
 
 
 def headline_of(cfg: CfgNode, dataset_name: str) -> tuple[str, ...]:
