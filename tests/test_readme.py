@@ -275,7 +275,8 @@ def test_commands_and_snippets_run(workspace: Path) -> None:
     env = _environment(workspace)
     shown = (CHECKOUT / "examples" / "long_tracks.py").read_text()
     for kind, body in _FENCE.findall(README.read_text()):
-        if kind == "python" and body not in shown:
+        # What needs another library runs among the tests of the bridge to it.
+        if kind == "python" and body not in shown and "vidseg.interop" not in body:
             _run(["python", "-c", body], workspace, env)
         elif kind == "bash":
             for line in body.replace("\\\n", " ").splitlines():

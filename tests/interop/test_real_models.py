@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,13 @@ import torch
 from tests.conftest import CHECKOUT
 from tests.engine.support import make_dataset
 from tests.interop import real
+from tests.test_readme import README, blocks
 from vidseg.config import CfgNode, load_config
 from vidseg.config.node import leaves
 from vidseg.interop import detectron2 as d2
 from vidseg.modeling import BACKBONE_REGISTRY, build_backbone, build_model
 from vidseg.modeling.backbone import ResNet
+from vidseg.solver.schedule import schedule_factor
 from vidseg.structures import ClipInstances
 
 pytestmark = real.MARKS
@@ -131,10 +135,8 @@ def test_default_trainer_trains_and_resumes_by_config_alone(tmp_path: Path) -> N
     )
     cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.CHECKPOINT_PERIOD = 2, (), 1
 
-    class Trainer(DefaultTrainer):
-        @classmethod
-        def build_train_loader(cls, cfg: Any) -> Any:
-            return d2.build_train_loader(d2.from_d2_config(cfg))
+    class Trainer(d2.TrainerMixin, DefaultTrainer):  # type: ignore[misc]
+        pass
 
     default_setup(cfg, None)
     trainer = Trainer(cfg)
@@ -148,6 +150,10 @@ def test_default_trainer_trains_and_resumes_by_config_alone(tmp_path: Path) -> N
     resumed = Trainer(cfg)
     resumed.resume_or_load(resume=True)
     assert resumed.start_iter == 2
+    batch = next(iter(resumed._trainer.data_loader))
+    third = next(islice(iter(resumed.build_train_loader(cfg)), 2, None))
+    assert [item["video_id"] for item in batch] == [item["video_id"] for item in third]
+    assert all(map(torch.equal, batch[0]["image"], third[0]["image"]))  # goes on in the data
     assert all(torch.equal(v, end[k]) for k, v in resumed.model.state_dict().items())
     resumed.train()
     assert (tmp_path / "run" / "last_checkpoint").read_text() == "model_final.pth"
@@ -309,37 +315,61 @@ def test_their_detector_stands_on_our_backbone() -> None:
     assert len(found) == len(found.pred_classes)
 
 
-def test_a_command_trains_on_their_backbone(tmp_path: Path) -> None:
-    """Nothing but a key says that the backbone is of the other world."""
-    json_file = make_dataset(tmp_path / "data", num_videos=2)
+def _tiny_run(tmp_path: Path) -> list[str]:
+    json_file = str(make_dataset(tmp_path / "data", num_videos=2))
     keys = {
-        **SLIM,
-        "MODEL.BACKBONE.NAME": "d2/build_resnet_fpn_backbone",
-        "MODEL.BACKBONE.WEIGHTS": "",
-        "MODEL.RESNETS.DEPTH": 50,
-        "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
-        "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
-        "MODEL.FPN.IN_FEATURES": STAGES,
-        "MODEL.SEM_SEG_HEAD.IN_FEATURES": LEVELS,
-        "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES": LEVELS[1:],
-        "DATASETS.TRAIN": (str(json_file),),
-        "DATASETS.TEST": (str(json_file),),
+        "DATASETS.TRAIN": (json_file,),
+        "DATASETS.TEST": (json_file,),
+        "MODEL.DEVICE": "cpu",
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 1,
         "INPUT.MIN_SIZE_TRAIN": (48,),
         "INPUT.MIN_SIZE_TEST": 48,
-        "SOLVER.MAX_ITER": 1,
+        "DATALOADER.NUM_WORKERS": 0,
+        "SOLVER.MAX_ITER": 2,
         "SOLVER.IMS_PER_BATCH": 1,
         "OUTPUT_DIR": str(tmp_path / "run"),
     }
-    small = real.small_cfg()
-    for key, value in leaves(small.MODEL.SEM_SEG_HEAD):
-        keys.setdefault(f"MODEL.SEM_SEG_HEAD.{key}", value)
-    words = [word for key, value in keys.items() for word in (key, str(value))]
-    command = [sys.executable, str(CHECKOUT / "tools" / "train_net.py")]
-    config = ["--config-file", str(CHECKOUT / "projects" / "dvis_daq" / "segmenter.yaml")]
-    done = subprocess.run([*command, *config, *words], capture_output=True, text=True)
+    return [str(word) for pair in keys.items() for word in pair]
+
+
+def test_the_example_of_the_readme_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = next(block for block in blocks(README, "python") if "vidseg.interop" in block)
+    whole = 'load_config("examples/first_minute.yaml")'
+    assert whole in shown
+    tiny = f'load_config("examples/first_minute.yaml", {_tiny_run(tmp_path)!r})'
+    monkeypatch.chdir(CHECKOUT)
+    exec(shown.replace(whole, tiny), {"__name__": "example"})
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.json").open()]
+    assert any("segm/AP" in row for row in rows)
+    cfg = load_config(tmp_path / "run" / "config.yaml")
+    wanted = [cfg.SOLVER.BASE_LR * schedule_factor(cfg)(index) for index in range(2)]
+    assert [row["lr"] for row in rows if "lr" in row] == pytest.approx(wanted[-1:])
+    assert list((tmp_path / "run" / "inference").glob("*/results.json"))
+    assert (tmp_path / "run" / "model_final.pth").is_file()
+
+
+def test_the_command_of_the_readme_trains_on_their_backbone(tmp_path: Path) -> None:
+    """Nothing but keys says that the backbone is of the other world."""
+    text = "".join(blocks(README, "sh")).replace("\\\n", " ")
+    line = next(line for line in text.splitlines() if "train_net.py" in line)
+    _, words = line.split("train_net.py")
+    command = [sys.executable, "tools/train_net.py", *shlex.split(words), *_tiny_run(tmp_path)]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
-    assert any("total_loss" in row for row in metrics)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert any("total_loss" in row for row in rows)
     saved = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)
     names = saved.get("model", saved)
     assert any(name.startswith("backbone.bottom_up.res2.") for name in names)
+
+
+def test_our_optimizer_clips_under_their_trainer() -> None:
+    cfg = load_config(None, ["SOLVER.CLIP_GRADIENTS.ENABLED", True])
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.5
+    model = torch.nn.Linear(3, 2)
+    optimizer = d2.TrainerMixin.build_optimizer(d2.to_d2_config(cfg), model)
+    model(torch.full((4, 3), 10.0)).sum().backward()
+    optimizer.step()
+    norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+    assert float(norm) == pytest.approx(0.5, rel=1e-4)

@@ -11,6 +11,7 @@
     d2.adapt_model(model)           # list[dict] of detectron2 in, losses or predictions out
     d2.load_weights(model, path)    # files of either world
     d2.register_datasets(names)     # vidseg's data sets into detectron2's catalogs
+    d2.TrainerMixin                 # vidseg's data, optimizer and evaluators for DefaultTrainer
 
 This package is imported only on demand, and detectron2 only by what is called: where it is absent,
 an ``ImportError`` says how to get it. A vidseg config needs no call at all:
@@ -18,8 +19,8 @@ an ``ImportError`` says how to get it. A vidseg config needs no call at all:
 
 In detectron2, switch ``DATALOADER.ASPECT_RATIO_GROUPING`` off for clips: it groups by the width and
 height of each item, which a list of frames does not share. Its ``TrainingSampler`` keeps no state:
-a resumed run draws its clips from the beginning again; ``build_train_loader`` of this package goes
-on where the run stopped if it is told the iteration.
+a resumed run draws its clips from the beginning again. With ``TrainerMixin`` it goes on where it
+stopped.
 """
 
 from vidseg.plugins import lazy_exports
@@ -29,6 +30,7 @@ from .available import available
 _MODULES = {
     "AdaptedEvaluator": "evaluation",
     "AdaptedModel": "samples",
+    "TrainerMixin": "trainer",
     "VideoDatasetMapper": "loading",
     "adapt_evaluator": "evaluation",
     "adapt_model": "samples",

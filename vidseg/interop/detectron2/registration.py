@@ -185,7 +185,9 @@ def _own(cfg: CfgNode) -> CfgNode:
 
 def _build_model(cfg: CfgNode, ours: Registry[Any], name: str) -> nn.Module:
     cfg.MODEL.META_ARCHITECTURE = name
-    return adapt_model(build_model(cfg), max_iter=cfg.SOLVER.MAX_ITER)
+    return adapt_model(
+        build_model(cfg), image_format=cfg.INPUT.FORMAT, max_iter=cfg.SOLVER.MAX_ITER
+    )
 
 
 def _build_backbone(cfg: CfgNode, ours: Registry[Any], name: str, *shape: Any) -> nn.Module:
