@@ -177,19 +177,18 @@ def _sequence(
             "cannot be compared; predict at the size of the video"
         )
     (rows, in_truth), (columns, in_found) = sides
-    overlaps = np.zeros((length, len(annotated), len(found)))
+    # a track that is never visible is none
+    starts = [tubes.starts[visible.any(0)] for tubes, visible in sides]
+    in_truth, in_found = (visible[:, visible.any(0)] for visible in (in_truth, in_found))
+    overlaps = np.zeros((length, len(starts[0]), len(starts[1])))
     for frame in range(length):
         row, column = np.flatnonzero(in_truth[frame]), np.flatnonzero(in_found[frame])
         masks = (
-            [tubes.masks[start] for start in (tubes.starts[chosen] + frame).tolist()]
-            for tubes, chosen in ((rows, row), (columns, column))
+            [tubes.masks[start] for start in (first[chosen] + frame).tolist()]
+            for tubes, first, chosen in zip((rows, columns), starts, (row, column), strict=True)
         )
         overlaps[frame][np.ix_(row, column)] = rle_ops.iou(*masks)  # type: ignore[arg-type]
-    # a track that is never visible is none
-    shown = [visible.any(0) for visible in (in_truth, in_found)]
-    return TrackedSequence(
-        overlaps[:, shown[0]][:, :, shown[1]], in_truth[:, shown[0]], in_found[:, shown[1]]
-    )
+    return TrackedSequence(overlaps, in_truth, in_found)
 
 
 def _visible(tubes: Tubes, length: int, *, strict: bool) -> np.ndarray:

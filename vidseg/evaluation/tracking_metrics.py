@@ -267,13 +267,17 @@ def identity_metrics(counts: Mapping[str, Floats]) -> dict[str, float]:
 
 def _hota_matches(sequence: TrackedSequence) -> tuple[Ints, Ints, Ints]:
     """Matches tracks in every frame so that those that agree as wholes come together."""
-    overlaps = sequence.overlaps
-    unions = overlaps.sum(2)[:, :, None] + overlaps.sum(1)[:, None, :] - overlaps
-    shared = np.where(unions > _EPSILON, overlaps / np.maximum(unions, _EPSILON), 0).sum(0)
     lengths = sequence.truth_lengths[:, None] + sequence.found_lengths
+    shared = np.zeros(lengths.shape)
+    num_frames = len(sequence.overlaps)
+    for frame in range(num_frames):
+        rows, columns, table = _visible_part(sequence, frame)
+        unions = table.sum(1)[:, None] + table.sum(0) - table
+        share = np.where(unions > _EPSILON, table / np.maximum(unions, _EPSILON), 0)
+        shared[np.ix_(rows, columns)] += share
     alignment = shared / np.maximum(lengths - shared, 1)  # (G, P)
     found: list[list[Ints]] = [[], [], []]
-    for frame in range(len(overlaps)):
+    for frame in range(num_frames):
         rows, columns, table = _visible_part(sequence, frame)
         best = linear_sum_assignment(alignment[np.ix_(rows, columns)] * table, maximize=True)
         found[0].append(np.full(len(best[0]), frame))
