@@ -66,7 +66,11 @@ def score_vps_files(args: argparse.Namespace) -> int:
     columns = ["VPQ", *(f"VPQ{length}" for length in WINDOWS)]
     rows = {"mean over classes": scores.metrics} | scores.per_class
     print("\n" + report.figures_table("class", rows, columns))
-    _finish(args, _named("vps/{}", report.in_percent(scores.metrics)), scores.per_video, HEADLINE)
+    metrics = _named("vps/{}", report.in_percent(scores.metrics))
+    if args.per_class:
+        for name, figures in scores.per_class.items():
+            metrics |= _named(f"vps/{{}}-{name}", report.in_percent(figures))
+    _finish(args, metrics, scores.per_video, HEADLINE)
     _report(args, html_report.vps_report, scores, **masks)
     return 0
 
@@ -80,7 +84,12 @@ def score_vss_files(args: argparse.Namespace) -> int:
     print(report.figures_table("video", {"all videos": scores.metrics}, HEADLINE))
     known = {number: {"IoU": iou} for number, iou in enumerate(scores.iou.tolist()) if iou == iou}
     print("\n" + report.figures_table("class", known, ["IoU"]))
-    _finish(args, _named("vss/{}", report.in_percent(scores.metrics)), scores.per_video, HEADLINE)
+    metrics = _named("vss/{}", report.in_percent(scores.metrics))
+    if args.per_class:
+        metrics |= {
+            f"vss/IoU-{number}": 100 * iou for number, iou in enumerate(scores.iou.tolist())
+        }
+    _finish(args, metrics, scores.per_video, HEADLINE)
     _report(args, html_report.vss_report, scores)
     return 0
 

@@ -151,9 +151,12 @@ def _add_tracks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gt", required=True, metavar="FILE", help="annotations, YouTube-VIS json")
     parser.add_argument("--results", required=True, metavar="FILE", help="predicted tracks, json")
     parser.add_argument("--class-agnostic", action="store_true", help="merge all classes into one")
-    parser.add_argument(
-        "--per-class", action="store_true", help="put the figures of every class into the metrics"
-    )
+    _add_per_class(parser)
+
+
+def _add_per_class(parser: argparse.ArgumentParser) -> None:
+    help_text = "put the figures of every class into the metrics"
+    parser.add_argument("--per-class", action="store_true", help=help_text)
 
 
 def _add_tracking(commands: Any) -> None:
@@ -187,6 +190,7 @@ def _add_vps(commands: Any) -> None:
     vps.add_argument(
         "--result-masks", metavar="DIR", help="pictures of --results (default: pan_pred beside it)"
     )
+    _add_per_class(vps)
     vps.add_argument(
         "--strict",
         action="store_true",
@@ -201,6 +205,7 @@ def _add_vss(commands: Any) -> None:
     vss.add_argument(
         "--num-classes", type=int, default=124, metavar="N", help="classes (default: VSPW's 124)"
     )
+    _add_per_class(vss)
     vss.add_argument(
         "--strict",
         action="store_true",

@@ -101,12 +101,14 @@ def test_vps_prints_and_writes(tmp_path: Path) -> None:
             picture.save(tmp_path / folder / "a" / f"{number}.png")
     files = ["--gt", tmp_path / "gt.json", "--results", tmp_path / "pred.json"]
     page = ["--report", tmp_path / "report.html"]
-    run = evaluate("vps", *files, "--output", tmp_path / "metrics.json", "--per-video", *page)
+    output = ["--output", tmp_path / "metrics.json", "--per-class"]
+    run = evaluate("vps", *files, *output, "--per-video", *page)
     assert (run.returncode, run.stderr) == (0, "")
     assert "| a     | 100.00 |     100.00 |       nan | 100.00 |" in run.stdout
     assert payload_of(tmp_path / "report.html")["videos"][0]["truth"][0]["states"] == "ff"
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert (written["vps/VPQ"], written["vps/VPQ2"], written["vps/VPQ4"]) == (100, 100, None)
+    assert (written["vps/VPQ-cat"], written["vps/VPQ2-cat"]) == (100, 100)
     assert "| 100.00 |     100.00 |       nan | nan |" in evaluate("vps", *files, "--strict").stdout
     run = evaluate("vps", *files, "--result-masks", tmp_path / "elsewhere")
     assert run.returncode == 1
@@ -132,6 +134,7 @@ def write_labels(root: Path) -> list[object]:
     ("name", "flags", "key", "value"),
     [
         ("vss", ["--num-classes", "2"], "vss/Acc", 700 / 8),
+        ("vss", ["--num-classes", "2", "--per-class"], "vss/IoU-1", 100 * 4 / 5),
         ("davis", [], "davis/J", (100 + 0 + 200 / 3 + 0) / 4),
         ("davis", ["--strict"], "davis/J-Recall", 100 * 2 / 4),
         ("discovery", [], "discovery/video/mBO", (100 + (50 + 200 / 3) / 2) / 2),
