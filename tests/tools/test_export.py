@@ -12,7 +12,7 @@ import torch
 from vidseg.errors import UserError
 from vidseg.export import Exported
 from vidseg.export.checking import Comparison, compare
-from vidseg.export.programs import check_packages
+from vidseg.export.programs import check_packages, record
 from vidseg.modeling.meta_arch import ExportPart, FrameSize
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "export.py"
@@ -99,6 +99,43 @@ def test_a_file_unlike_the_model_fails_the_command(
     assert f"differs from the model by {comparison.relative:.1e} at 1x4x5" in out
     assert ("is not like the model" in err) == bool(code)
     assert ("not the same: visible" in err) == bool(comparison.differing)
+
+
+class _Tied(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (x + torch.ones(len(x[0])),)
+
+
+class _Asking(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (x + 1 if x.sum() > 0 else x,)
+
+
+@pytest.mark.parametrize(
+    ("module", "is_dynamic", "said"),
+    [
+        pytest.param(
+            _Tied(),
+            True,
+            r"another graph for every size .*width.*; give one, as --size 480x640$",
+            marks=pytest.mark.slow,
+        ),
+        (_Asking(), False, r"the p cannot be exported \(Could not guard on data-dependent"),
+    ],
+)
+def test_modules_that_no_graph_can_hold(module, is_dynamic, said) -> None:
+    part = ExportPart(
+        "p",
+        module,
+        ("x",),
+        lambda size: {"x": torch.ones(size[1:])},
+        {"y": ""},
+        dynamic={"x": {1: "width"}},
+    )
+    if not is_dynamic:
+        record(ExportPart("p", _Tied(), ("x",), part.make_inputs, {}), SIZE, is_dynamic=False)
+    with pytest.raises(UserError, match=said):
+        record(part, SIZE, is_dynamic=is_dynamic)
 
 
 class _Doubled(torch.nn.Module):

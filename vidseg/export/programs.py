@@ -48,7 +48,8 @@ def record(part: ExportPart, size: FrameSize, *, is_dynamic: bool) -> torch.expo
         is_dynamic: whether the sizes that the part calls dynamic may differ from the example's.
 
     Raises:
-        UserError: if the model computes something that no graph can hold.
+        UserError: if the model computes something that no graph can hold, or its graph depends on
+            a size that is to be dynamic.
     """
     inputs = part.make_inputs(size)
     try:
@@ -61,8 +62,12 @@ def record(part: ExportPart, size: FrameSize, *, is_dynamic: bool) -> torch.expo
             )
     except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        way_out = "; give one size, as --size 480x640" if is_dynamic else ""
-        raise UserError(f"the {part.name} cannot be exported ({reason}){way_out}") from error
+        if is_dynamic:
+            raise UserError(
+                f"the {part.name} of this model is another graph for every size of frames"
+                f" ({reason}); give one, as --size 480x640"
+            ) from error
+        raise UserError(f"the {part.name} cannot be exported ({reason})") from error
 
 
 def write_onnx(part: ExportPart, program: torch.export.ExportedProgram, file: Path) -> None:
