@@ -43,10 +43,13 @@ class ExportedTracker:
     def __init__(self, folder: Path) -> None:
         self.about = json.loads((folder / "export.json").read_text())
         self.parts = {part["name"]: part for part in self.about["parts"]}
+        if "tracker" not in self.parts or "onnx" not in self.parts["tracker"]["files"]:
+            sys.exit(f"{folder} holds no tracker as ONNX; export an online model, --format onnx")
         self.sessions = {
             name: onnxruntime.InferenceSession(folder / part["files"]["onnx"])
             for name, part in self.parts.items()
         }
+        self.num_dropped = 0  # objects for which the state had no room, so far
         self.state = {
             entry["name"]: np.full(entry["shape"], entry["first"], entry["dtype"])
             for entry in self.parts["tracker"]["inputs"]
@@ -64,6 +67,7 @@ class ExportedTracker:
         given = {name: segmented[name][0] for name in wanted}
         found = self._run("tracker", given | self.state)
         self.state = {name: found[f"new_{name}"] for name in self.state}
+        self.num_dropped += int(found["dropped"])
         alive = int((self.state["ids"] >= 0).sum())  # tracks fill the first rows
         return [
             Track(
@@ -163,7 +167,11 @@ def main(exported: str, pictures: str, output: str) -> None:
             told = [{"id": t.id, "label": t.label, "score": round(t.score, 3)} for t in tracks]
             print(json.dumps({"frame": file.name, "tracks": told}), file=lines)
     print(f"{len(list(Path(output).glob('*.png')))} label maps in {output}")
+    if tracker.num_dropped:
+        print(f"{tracker.num_dropped} objects left out: export with a larger --max-tracks")
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

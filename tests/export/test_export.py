@@ -39,6 +39,7 @@ def exported(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    pytest.importorskip("onnxruntime", reason="ONNX: pip install 'vidseg[export]'")
     monkeypatch.syspath_prepend(CHECKOUT / "examples")
     sys.modules.pop("run_exported", None)
     import run_exported
@@ -88,7 +89,11 @@ def test_the_example_tracks_as_the_predictor_does(
 
 @pytest.mark.slow
 def test_the_example_writes_label_maps(
-    exported: dict[str, Any], video: list[np.ndarray], example: ModuleType, tmp_path: Path
+    exported: dict[str, Any],
+    video: list[np.ndarray],
+    example: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "frames").mkdir()
     for number, image in enumerate(video[:3]):
@@ -96,6 +101,7 @@ def test_the_example_writes_label_maps(
     example.CONFIDENCE = 0.1
     example.main(str(exported["folder"]), str(tmp_path / "frames"), str(tmp_path / "found"))
     lines = (tmp_path / "found" / "tracks.jsonl").read_text().splitlines()
+    assert "3 label maps" in capsys.readouterr().out
     assert [json.loads(line)["frame"] for line in lines] == ["0.png", "1.png", "2.png"]
     for number, line in enumerate(lines):
         labels = np.asarray(Image.open(tmp_path / "found" / f"{number}.png"))
@@ -103,6 +109,13 @@ def test_the_example_writes_label_maps(
         assert labels.shape == video[0].shape[:2]
         assert ids
         assert set(np.unique(labels).tolist()) <= {0, *(track + 1 for track in ids)}
+
+
+def test_the_example_says_what_it_needs(example: ModuleType, tmp_path: Path) -> None:
+    parts = [{"name": "segmenter", "files": {"onnx": "segmenter.onnx"}}]
+    (tmp_path / "export.json").write_text(json.dumps({"parts": parts}))
+    with pytest.raises(SystemExit, match="holds no tracker as ONNX; export an online model"):
+        example.ExportedTracker(tmp_path)
 
 
 @pytest.mark.slow
