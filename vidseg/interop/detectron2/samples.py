@@ -26,6 +26,7 @@ from .structures import (
     to_frame_instances,
     to_video_output,
 )
+from .wrapping import Wrapping
 
 __all__ = ["AdaptedModel", "adapt_model", "from_sample", "to_sample"]
 
@@ -55,7 +56,7 @@ def adapt_model(
     return AdaptedModel(model, image_format=image_format, max_iter=max_iter)
 
 
-class AdaptedModel(nn.Module):
+class AdaptedModel(Wrapping):
     """A vidseg model that takes and gives what detectron2's trainer and evaluators know.
 
     Its weights are those of the model, under the same names: files of either world fit.
@@ -76,7 +77,7 @@ class AdaptedModel(nn.Module):
     def __init__(
         self, model: nn.Module, *, image_format: str | None = None, max_iter: int = 0
     ) -> None:
-        super().__init__()
+        super().__init__(model)
         if getattr(model, "feature_dim_key", None):
             raise ConfigError(
                 f"{type(model).__name__} reads sequences of features, which detectron2 does not "
@@ -87,31 +88,11 @@ class AdaptedModel(nn.Module):
             raise ConfigError(f"INPUT.FORMAT {order!r} is unknown; set RGB or BGR")
         self.image_format = order
         self.max_iter = max_iter
-        # Not a submodule: that would put a prefix before every name of a weight.
-        object.__setattr__(self, "_model", model)
-        self._modules = model._modules
-        self._parameters = model._parameters
-        self._buffers = model._buffers
-        self._non_persistent_buffers_set = model._non_persistent_buffers_set
-        self.training = model.training
-
-    _model: nn.Module
-
-    @property
-    def wrapped(self) -> nn.Module:
-        """The vidseg model."""
-        return self._model
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
-
-    def train(self, mode: bool = True) -> AdaptedModel:
-        """Switches the model, whose frozen parts may stay in eval mode."""
-        self._model.train(mode)
-        self.training = mode
-        return self
 
     def forward(self, inputs: Sequence[Mapping[str, Any]]) -> Any:
         """Runs the model on a batch; see the class.
@@ -120,10 +101,10 @@ class AdaptedModel(nn.Module):
             DataError: if an input holds nothing to run on, or its frames differ in size.
         """
         if self.training:
-            return _losses(self._model([self._sample(item) for item in inputs]))
+            return _losses(self.wrapped([self._sample(item) for item in inputs]))
         # Ground truth of test dicts is nobody's concern, whatever it lacks.
         bare = [{key: item[key] for key in item if key != "instances"} for item in inputs]
-        predictions = self._model([self._sample(item) for item in bare])
+        predictions = self.wrapped([self._sample(item) for item in bare])
         outputs = [_output(*pair) for pair in zip(inputs, predictions, strict=True)]
         return outputs[0] if len(inputs) == 1 and _is_video(inputs[0]) else outputs
 
@@ -131,7 +112,7 @@ class AdaptedModel(nn.Module):
         sample = to_sample(item, image_format=self.image_format)
         if not self.training:
             return sample
-        if "instances" not in sample and isinstance(self._model, SegmenterBase):
+        if "instances" not in sample and isinstance(self.wrapped, SegmenterBase):
             raise DataError(
                 f"video {sample['video_id']} has no instances to train on; give what a mapper with "
                 "is_train=True returns"
