@@ -236,6 +236,19 @@ def test_swin_gives_the_numbers_of_ours() -> None:
     assert learnt[0] == learnt[1]
 
 
+@pytest.mark.parametrize("fpn", [False, True])
+def test_files_of_classifiers_fill_their_swin(fpn: bool, tmp_path: Path) -> None:
+    slim = [word for key, value in SLIM.items() for word in (key, value)]
+    ours = build_backbone(load_config(None, [*slim, "MODEL.BACKBONE.NAME", "D2SwinTransformer"]))
+    trunk = {name: v for name, v in ours.state_dict().items() if not name.startswith("norm")}
+    torch.save({"model": {**trunk, "head.weight": torch.zeros(2)}}, tmp_path / "swin.pth")
+    theirs: Any = build_backbone(load_config(None, backbone_keys("SwinTransformer", fpn=fpn)))
+    assert theirs.load_pretrained(tmp_path / "swin.pth") == ["head.weight"]
+    prefix = "bottom_up." if fpn else ""
+    loaded = theirs.state_dict()
+    assert all(loaded[f"{prefix}{name}"].equal(value) for name, value in trunk.items())
+
+
 def test_dilated_resnet_gives_the_numbers_of_ours() -> None:
     words = [*backbone_keys("build_resnet_backbone", fpn=False), "MODEL.RESNETS.RES5_DILATION", 2]
     theirs = build_backbone(load_config(None, words)).eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -240,3 +241,12 @@ def test_absent_it_says_how_to_get_it(
 def test_public_names_exist() -> None:
     assert all(callable(getattr(d2, name)) for name in d2.__all__)
     assert set(d2.__all__) <= set(dir(d2))
+
+
+def test_the_bridge_is_light_until_something_is_called() -> None:
+    code = (
+        "import sys; from vidseg.interop import detectron2 as d2; d2.available(); dir(d2); "
+        "assert not {'torch', 'detectron2'} & set(sys.modules); "
+        "[getattr(d2, name) for name in d2.__all__]; assert 'detectron2' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

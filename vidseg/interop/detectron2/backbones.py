@@ -31,9 +31,13 @@ __all__ = ["LAZY_BACKBONES", "ForeignBackbone", "build_foreign"]
 _SWIN_PATCH = 4
 _PYRAMID_SCALES = (4.0, 2.0, 1.0, 0.5)
 _STAGES = ("res2", "res3", "res4", "res5")
-# Beginnings and parts of names of what is learnt only with the detector.
-_ADDED = ("fpn_", "simfp_", "top_block.")
-_ADDED_PARTS = ("rel_pos",)
+# What is learnt only with the detector: pyramids, norms of the maps of Swin and MViT, and relative
+# positions, by the beginnings of their names and by parts of these.
+_PYRAMID = ("fpn_", "simfp_", "top_block.")
+_NORMS = tuple(f"norm{index}." for index in range(4)) + tuple(
+    f"scale{i}_norm." for i in range(2, 6)
+)
+_POSITIONS = "rel_pos"
 
 
 class ForeignBackbone(Wrapping, Backbone):
@@ -76,9 +80,7 @@ class ForeignBackbone(Wrapping, Backbone):
     @property
     def unpublished(self) -> tuple[str, ...]:
         """Names, or their beginnings, that files of the network below do not hold."""
-        names = self.state_dict()
-        added = [name for name in names if any(part in name for part in _ADDED_PARTS)]
-        return (*_ADDED, *added)
+        return (*_PYRAMID, *_NORMS, *(name for name in self.state_dict() if _POSITIONS in name))
 
     def load_pretrained(self, path: str | Path) -> list[str]:
         """Loads the weights of ``MODEL.BACKBONE.WEIGHTS``: of all of it, or of the network below.
@@ -92,7 +94,7 @@ class ForeignBackbone(Wrapping, Backbone):
         state = read_state_dict(path)
         keys = "MODEL.BACKBONE.NAME and the widths"
         below = getattr(self.wrapped, "bottom_up", getattr(self.wrapped, "net", None))
-        if below is None or any(f".{part}" in f".{name}" for name in state for part in _ADDED):
+        if below is None or any(f".{part}" in f".{name}" for name in state for part in _PYRAMID):
             return fill_backbone(self, state, path, keys=keys)
         return fill_backbone(ForeignBackbone(below), state, path, keys=keys)
 
