@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,28 @@ def test_comparisons_see_every_kind_of_difference() -> None:
         }
 
     assert compare(part, run, [SIZE]) == [Comparison(SIZE, 0.5, 0.25, ("truth", "shape"))]
+
+
+class _Same(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (x,)
+
+
+@pytest.mark.parametrize(
+    ("given", "found", "differing"),
+    [
+        (math.inf, math.inf, ()),
+        (math.inf, 1.0, ("y",)),
+        (1.0, math.inf, ("y",)),
+        (1.0, math.nan, ("y",)),
+        (math.nan, math.nan, ("y",)),  # nothing was compared
+    ],
+)
+def test_comparisons_of_what_is_no_finite_number(
+    given: float, found: float, differing: tuple[str, ...]
+) -> None:
+    part = ExportPart(
+        "p", _Same(), ("x",), lambda size: {"x": torch.tensor([2.0, given])}, {"y": ""}
+    )
+    compared = compare(part, lambda _: {"y": torch.tensor([3.0, found])}, [SIZE])
+    assert compared == [Comparison(SIZE, *((0.0, 0.0) if differing else (1.0, 0.5)), differing)]

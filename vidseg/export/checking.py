@@ -23,7 +23,8 @@ class Comparison:
         largest: difference of any number.
         relative: largest difference, as a fraction of the largest number of its output, or of 1
             if that is less.
-        differing: outputs in which whole numbers or truth values differ, or shapes.
+        differing: outputs in which whole numbers or truth values differ, or shapes, or what is
+            infinite or no number.
     """
 
     size: FrameSize
@@ -54,11 +55,16 @@ def _compare(part: ExportPart, run: Runner, size: FrameSize) -> Comparison:
         other = found[name].to(value.device)
         if other.shape != value.shape or other.dtype != value.dtype:
             differing.append(name)
-        elif not value.is_floating_point():
+            continue
+        if not value.is_floating_point():
             if not torch.equal(value, other):
                 differing.append(name)
-        elif value.numel():
-            distance = float((value - other).abs().max())
-            largest = max(largest, distance)
-            relative = max(relative, distance / max(1.0, float(value.abs().max())))
+            continue
+        gaps = (value - other).abs().masked_fill(value == other, 0.0)  # infinite ones may be equal
+        if not gaps.isfinite().all():
+            differing.append(name)
+        elif gaps.numel():
+            scale = float(value.abs().masked_fill(value.isinf(), 0.0).max())
+            largest = max(largest, float(gaps.max()))
+            relative = max(relative, float(gaps.max()) / max(1.0, scale))
     return Comparison(size, largest, relative, tuple(differing))
