@@ -5,6 +5,7 @@ Shapes: N rows of the state, Q frame queries, C channels, K classes, h w the mas
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from .tracker_step import TrackerStep, TrackerTensors
 __all__ = ["tracker_part"]
 
 _FRAME = ("logits", "masks", "embeds", "mask_features")
+_NUM_OBJECTS = 4  # in random frames
+_SURE = 10.0  # above all other logits
 _OUTPUTS = {
     "visible": "whether the object was seen, bool (N,); others are being waited for",
     "scores": "class probabilities (N, K) over the track's frames so far",
@@ -46,10 +49,13 @@ def tracker_part(model: Any, options: ExportOptions) -> ExportPart:
     def make_inputs(size: FrameSize) -> dict[str, Tensor]:
         frames = random_frames(FrameSize(3, size.height, size.width), device=model.device)
         out = model.segment(frames, keep_aux=False)
+        out = replace(out, logits=_with_objects(out.logits))
         given = [[getattr(out, name)[t] for name in _FRAME] for t in range(len(frames))]
-        state = tuple(empty())
+        state = empty()
         for values in given[:-1]:
-            state = step(*values, *state)[len(_OUTPUTS) :]
+            after = TrackerTensors(*step(*values, *state)[len(_OUTPUTS) :])
+            if ((after.ids >= 0) & (after.missed == 0)).any():  # else all tracks would soon end
+                state = after
         return dict(zip([*_FRAME, *TrackerTensors._fields], [*given[-1], *state], strict=True))
 
     settings = parts.settings
@@ -73,3 +79,15 @@ def tracker_part(model: Any, options: ExportOptions) -> ExportPart:
             "mask_quality": settings.mask_quality,
         },
     )
+
+
+def _with_objects(logits: Tensor) -> Tensor:
+    """Makes some queries sure of a class: a trained model sees no object in random frames.
+
+    Args:
+        logits: class logits ``(T, Q, K+1)``, the last of no object.
+    """
+    logits = logits.clone()
+    objects = torch.arange(min(_NUM_OBJECTS, logits.shape[1]), device=logits.device)
+    logits[:, objects, objects % (logits.shape[2] - 1)] = logits.max() + _SURE
+    return logits
