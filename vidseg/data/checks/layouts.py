@@ -96,9 +96,10 @@ def _of_catalog() -> Iterator[Layout]:
         known = DatasetCatalog.registered(name)
         if not (known.prepare and known.json_file and known.image_root):
             continue  # generated, somebody's own, or of a project
-        json_file, images = (
-            Path(path).relative_to(root).as_posix() for path in (known.json_file, known.image_root)
-        )
+        paths = [Path(path) for path in (known.json_file, known.image_root)]
+        if not all(path.is_relative_to(root) for path in paths):
+            continue  # read before from another place
+        json_file, images = (path.relative_to(root).as_posix() for path in paths)
         pattern = "*.jpg" if known.family == "coco" else "*/*.jpg"
         step = known.prepare.splitlines()[-1].removeprefix("to prepare it, ")
         needs = (Need(json_file), Need(images, pattern))
