@@ -7,7 +7,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from math import isnan
+from math import inf, isnan
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,8 @@ def score_davis_files(args: argparse.Namespace) -> int:
             "davis takes two json files, for the task unsupervised and without --report (that of "
             "tracking shows the same tracks), or two folders"
         )
+    if args.min_score > -inf:
+        raise UserError("--min-score is of use with json files alone: label maps have no scores")
     scores = score_region_boundary(*files, task=args.task, strict=strict)
     _finish_segments(args, "davis", *scores)
     _report(args, html_report.davis_report, *scores, task=args.task)

@@ -131,6 +131,10 @@ def test_figures_of_segments_are_those_of_the_tool(boxes: Path, tmp_path: Path) 
         done = subprocess.run([*command, *wrong], capture_output=True, text=True, check=False)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
         assert "davis takes two json files, for the task unsupervised" in done.stderr
+    folders = ["--gt", tmp_path, "--results", tmp_path]
+    done = subprocess.run([*command, *folders], capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "--min-score is of use with json files alone" in done.stderr
 
 
 @pytest.mark.parametrize(
