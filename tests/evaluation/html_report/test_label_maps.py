@@ -45,6 +45,10 @@ def states(video: Payload) -> dict[str, list[str]]:
     return {side: [one["states"] for one in video[side]] for side in ("truth", "predictions")}
 
 
+def assert_explained(made: dict[str, Any]) -> None:
+    assert [figure["name"] for figure in made["figures"] if not figure["help"]] == []
+
+
 def test_every_state_of_objects_without_names(tmp_path: Path) -> None:
     gt = write(tmp_path / "gt", v=["110022", "110022", "110022", "110000", "000022"])
     results = write(tmp_path / "found", v=["330044", "330044", "440033", "000000", "500000"])
@@ -59,6 +63,7 @@ def test_every_state_of_objects_without_names(tmp_path: Path) -> None:
     assert video["truth"][0]["masks"][0] == [0, 2, 4]
     assert video["truth"][0]["masks"][4] is None
     assert {one["score"] for one in video["predictions"]} == {None}
+    assert_explained(made)
 
 
 def test_named_objects_meet_their_own_numbers_alone(tmp_path: Path) -> None:
@@ -88,6 +93,7 @@ def test_slots_from_0_on_and_the_worst_video_first(tmp_path: Path) -> None:
     whole = discovery_report(gt, results, *score_discovery(gt, results))
     assert states(whole["videos"][1]) == {"truth": ["ff"], "predictions": ["xx", "ff"]}
     assert [one["label"] for one in whole["videos"][1]["predictions"]] == ["slot 0", "slot 1"]
+    assert_explained(made)
 
 
 def test_classes_of_pixels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -98,6 +104,7 @@ def test_classes_of_pixels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     Image.new("RGB", (8, 2)).save(tmp_path / "images" / "v" / "0.jpg")
     with caplog.at_level(logging.WARNING):
         made = vss_report(gt, results, scores, images=tmp_path / "images")
+    assert_explained(made)
     assert states(made["videos"][0]) == {"truth": ["ff", "ff"], "predictions": ["ff", "ff"]}
     assert made["classNames"] == ["class 0", "class 1", "class 2"]
     rows = {row["name"]: row["values"] for row in made["classes"]["rows"]}
@@ -147,6 +154,7 @@ def test_panoptic_segments(tmp_path: Path) -> None:
     assert [one["partner"] for one in video["predictions"]] == [1, 0]
     assert [row["name"] for row in made["classes"]["rows"]] == ["cat", "<sky>"]
     assert [row[0] for row in made["tables"][1]["rows"]] == ["all", "things", "stuff"]
+    assert_explained(made)
     json.dumps(made, allow_nan=False)
 
 
