@@ -286,7 +286,7 @@ HELP = {
     "F-Recall": "frames in which F is above 0.5",
     "J-Decay": "loss of J from the first to the last quarter",
     "F-Decay": "loss of F from the first to the last quarter",
-    "FG-ARI": "agreement of groups of pixels of objects; videos or frames without any are left out",
+    "FG-ARI": "agreement of groups of pixels of objects",
     "FG-ARI_empty_is_1": "the same, 1 where there is no object",
     "ARI": "agreement of groups of all pixels",
     "mBO": "overlap of each object with its best slot",
