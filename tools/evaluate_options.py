@@ -24,6 +24,7 @@ YTVIS_EXAMPLE = """examples:
 writes a page that opens offline: tables, curves, the videos with the worst first, and a player.
 """
 ALIASES = {"tracking": ["hota"]}
+_REPORT_SIZES = {"videos in the player, the worst ones": 20, "frames of each": 36}
 TRACKING_EXAMPLE = """example:
   python tools/evaluate.py tracking --gt valid.json --results results.json --min-score 0.3
 
@@ -107,6 +108,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.images and not args.report:
         parser.error("--images is of use with --report alone: frames for the player of the page")
+    for what, default in _REPORT_SIZES.items():
+        name = what.split()[0]
+        if getattr(args, f"report_{name}") is None:
+            setattr(args, f"report_{name}", default)
+        elif not args.report:
+            parser.error(f"--report-{name} is of use with --report alone")
     return args
 
 
@@ -137,11 +144,10 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--images", metavar="DIR", help="frames for its player, below this folder (default: none)"
     )
-    for what, default in (("videos in the player, the worst ones", 20), ("frames of each", 36)):
+    for what, default in _REPORT_SIZES.items():
         group.add_argument(
             f"--report-{what.split()[0]}",
             type=positive,
-            default=default,
             metavar="N",
             help=f"{what} (default: {default})",
         )

@@ -256,10 +256,13 @@ def test_report_on_labels(metric: str, tmp_path: Path) -> None:
     assert [video["name"] for video in payload["videos"]] == ["b", "a"]
 
 
-def test_frames_are_for_the_report() -> None:
-    run = evaluate(*case("random_small"), "--images", "frames")
+@pytest.mark.parametrize(
+    ("flag", "value"), [("--images", "frames"), ("--report-videos", "3"), ("--report-frames", "3")]
+)
+def test_frames_are_for_the_report(flag: str, value: str) -> None:
+    run = evaluate(*case("random_small"), flag, value)
     assert run.returncode == 2
-    assert "--images is of use with --report alone" in run.stderr
+    assert f"{flag} is of use with --report alone" in run.stderr
 
 
 def test_a_report_that_cannot_be_written_loses_no_metrics(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from vidseg.evaluation.html_report import (
     write_report,
     ytvis_report,
 )
+from vidseg.evaluation.html_report.frames import FrameReader
 from vidseg.evaluation.tracking import score_tracking
 
 CASES = Path(__file__).parents[2] / "golden" / "ytvis_eval"
@@ -333,3 +334,11 @@ def test_the_file_is_whole_and_names_stay_text(tmp_path: Path) -> None:
 def test_torch_is_not_needed() -> None:
     code = "import sys, vidseg.evaluation.html_report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_picture_of_too_many_pixels_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (30, 30)).save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert FrameReader(tmp_path).read("huge.png", 10, 10) is None

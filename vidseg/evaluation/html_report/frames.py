@@ -36,11 +36,13 @@ class FrameReader:
         """
         if self._root is None or name is None:
             return None
+        from PIL import Image  # on demand: a report without pictures needs none
+
         path = self._find(self._root / name)
         try:
             return _shrink(path, width, height)
         # Pillow's ways of finding damage; a report is worth having without the picture
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             is_missing = isinstance(error, FileNotFoundError)
             self._lost.append(f"{path} {'does not exist' if is_missing else 'cannot be read'}")
             return None
@@ -67,7 +69,7 @@ _ENDS = (".jpg", ".png", ".jpeg")
 
 
 def _shrink(path: Path, width: int, height: int) -> str:
-    from PIL import Image  # on demand: a report without pictures needs none
+    from PIL import Image  # on demand, as above
 
     with Image.open(path) as picture:
         picture.draft("RGB", (width, height))  # a JPEG is read at a fraction of its size
