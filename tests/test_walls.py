@@ -126,3 +126,12 @@ def test_nobody_needs_the_bridges() -> None:
             for line, target in imports_of(file):
                 assert target != "detectron2", f"{file}:{line}"
                 assert not target.startswith(("detectron2.", "vidseg.interop")), f"{file}:{line}"
+
+
+def test_torchvision_comes_with_its_first_use() -> None:
+    # It takes a second and 150 MB that most runs have no use for.
+    for file in python_files():
+        for node in ast.parse(file.read_text()).body:
+            named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            named += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.split(".")[0] == "torchvision" for name in named), file

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import deform_conv2d
 
 from .norm import ConvNorm
 from .onednn import Conv2d
@@ -40,6 +39,9 @@ class DeformConv(ConvNorm):
             x: the input.
             offsets: of ``offset_conv``, ``(B, 2 or 3 times 9 per group, H', W')``.
         """
+        # On demand: it takes a second and 150 MB, and hardly any network needs it.
+        from torchvision.ops import deform_conv2d
+
         weights = None
         if self.is_modulated:
             first, second, weights = offsets.chunk(3, dim=1)
