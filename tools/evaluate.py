@@ -38,13 +38,8 @@ def score_tracking_files(args: argparse.Namespace) -> int:
         strict=args.strict,
         backend=args.backend,
     )
-    rows = {"mean over classes": scores.class_averaged, "all detections": scores.detection_averaged}
-    rows |= scores.per_class
-    print(report.figures_table("class", rows, HEADLINE, plain=PLAIN))
-    metrics = _named("tracking/{}", report.in_percent(scores.class_averaged, plain=PLAIN))
-    metrics |= _named(
-        "tracking/all_detections/{}", report.in_percent(scores.detection_averaged, plain=PLAIN)
-    )
+    print(report.figures_table("class", scores.rows(), HEADLINE, plain=PLAIN))
+    metrics = _named("tracking/{}", scores.percent_metrics())
     if args.per_class:
         for name, figures in scores.per_class.items():
             metrics |= _named(f"tracking/{{}}-{name}", report.in_percent(figures, plain=PLAIN))
@@ -181,7 +176,8 @@ def score_ytvis_files(args: argparse.Namespace) -> int:
     )
     print(report.format_scores(scores))
     metrics = _named("segm/{}", report.percent_metrics(scores, per_class=args.per_class))
-    _finish(args, metrics, scores.per_video(), ("AP", "AP50", "AP75"))
+    per_video = scores.per_video() if args.per_video else {}
+    _finish(args, metrics, per_video, ("AP", "AP50", "AP75"))
     if args.out:
         directory = Path(args.out)
         report.write_metrics(directory / "metrics.json", metrics)

@@ -66,17 +66,9 @@ class TrackingEvaluator(YTVISEvaluator):
             return {"tracking": {}}
         tracks = [track for result in results.values() for track in result["tracks"]]
         scores = score_tracking(gt, tracks, min_score=self._min_score)
-        rows = {
-            "mean over classes": scores.class_averaged,
-            "all detections": scores.detection_averaged,
-            **scores.per_class,
-        }
-        logger.info(
-            "%s\n%s", self._dataset_name, figures_table("class", rows, HEADLINE, plain=PLAIN)
-        )
-        metrics = in_percent(scores.class_averaged, plain=PLAIN)
-        every = in_percent(scores.detection_averaged, plain=PLAIN)
-        metrics |= {f"all_detections/{name}": value for name, value in every.items()}
+        table = figures_table("class", scores.rows(), HEADLINE, plain=PLAIN)
+        logger.info("%s\n%s", self._dataset_name, table)
+        metrics = scores.percent_metrics()
         write_metrics(self._output_dir / "metrics.json", _flat("tracking", metrics))
         write_figures(self._output_dir / "per_class.csv", "class", scores.per_class, plain=PLAIN)
         write_figures(self._output_dir / "per_video.csv", "video", scores.per_video, plain=PLAIN)

@@ -18,6 +18,7 @@ import numpy as np
 from vidseg import rle as rle_ops
 from vidseg.errors import DataError
 
+from .report import in_percent
 from .tracking_metrics import FAMILIES, Counts, MetricFamily, TrackedSequence
 from .tube_iou import Tubes
 from .ytvis import ALL_CLASSES
@@ -56,6 +57,23 @@ class TrackingScores:
     detection_averaged: dict[str, float]
     per_class: dict[str, dict[str, float]]
     per_video: dict[Any, dict[str, float]]
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Gives both means by what a table calls them."""
+        return {
+            "mean over classes": self.class_averaged,
+            "all detections": self.detection_averaged,
+        }
+
+    def rows(self) -> dict[str, dict[str, float]]:
+        """Gives the rows of a table: the means, and every class."""
+        return self.means() | self.per_class
+
+    def percent_metrics(self) -> dict[str, float]:
+        """Gives both means under flat names, fractions in percent."""
+        every = in_percent(self.detection_averaged, plain=PLAIN)
+        metrics = in_percent(self.class_averaged, plain=PLAIN)
+        return metrics | {f"all_detections/{name}": value for name, value in every.items()}
 
 
 def score_tracking(

@@ -113,8 +113,7 @@ def tracking_report(
     if math.isfinite(min_score):
         payload["facts"].insert(2, ["least score", f"{min_score:g}"])
     payload["figures"] = figures(scores.class_averaged, HEADLINE, plain=PLAIN)
-    sets = {"mean over classes": scores.class_averaged, "all detections": scores.detection_averaged}
-    payload["tables"] = [table("All videos", "", sets, HEADLINE, plain=PLAIN)]
+    payload["tables"] = [table("All videos", "", scores.means(), HEADLINE, plain=PLAIN)]
     payload["classes"] = {
         "columns": list(HEADLINE),
         "rows": [
