@@ -108,6 +108,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.images and not args.report:
         parser.error("--images is of use with --report alone: frames for the player of the page")
+    if args.metric == "davis" and args.strict and args.task == "semi-supervised":
+        parser.error("--strict is of use with --task unsupervised alone")
     for what, default in _REPORT_SIZES.items():
         name = what.split()[0]
         if getattr(args, f"report_{name}") is None:

@@ -265,6 +265,13 @@ def test_frames_are_for_the_report(flag: str, value: str) -> None:
     assert f"{flag} is of use with --report alone" in run.stderr
 
 
+def test_strictness_is_for_matched_segments() -> None:
+    flags = ["--gt", "a", "--results", "b", "--task", "semi-supervised", "--strict"]
+    run = evaluate("davis", *flags)
+    assert run.returncode == 2
+    assert "--strict is of use with --task unsupervised alone" in run.stderr
+
+
 def test_a_report_that_cannot_be_written_loses_no_metrics(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     flags = ["--output", tmp_path / "metrics.json", "--report", tmp_path / "file" / "report.html"]
