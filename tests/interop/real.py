@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from vidseg import rle
 from vidseg.config import CfgNode, get_cfg
@@ -97,3 +99,21 @@ def label_by(results: list[dict[str, Any]], json_file: Path) -> None:
                 }
             )
     json_file.write_text(json.dumps(content))
+
+
+def msra_names(network: nn.Module) -> dict[str, Tensor]:
+    """Names of Detectron's ImageNet files, which hold norms as scale and shift."""
+    convs = {"shortcut": "1", "conv1": "2a", "conv2": "2b", "conv3": "2c"}
+    named = {"fc1000_w": torch.zeros(10, 2)}
+    for name, value in network.state_dict().items():
+        *layer, last = name.split(".")
+        short = {"weight": "w", "bias": "b"}.get(last)
+        if short is None:  # statistics: these files have none
+            continue
+        if layer[-1] == "norm":
+            layer, short = layer[:-1], {"w": "bn_s", "b": "bn_b"}[short]
+        if layer[0] == "stem":
+            named[f"{'res_' if 'bn' in short else ''}conv1_{short}"] = value
+        else:
+            named[f"{layer[0]}_{layer[1]}_branch{convs[layer[2]]}_{short}"] = value
+    return named

@@ -117,27 +117,13 @@ def test_a_detector_of_their_zoo_gives_our_segmenter_its_backbone(tmp_path: Path
     same_features(ours.backbone, theirs.bottom_up)  # type: ignore[arg-type]
 
 
-def msra_names(model: nn.Module) -> dict[str, np.ndarray]:
-    """Names of Detectron's ImageNet files, which hold norms as scale and shift."""
-    convs = {"shortcut": "1", "conv1": "2a", "conv2": "2b", "conv3": "2c"}
-    named: dict[str, np.ndarray] = {"fc1000_w": np.zeros((1000, 2048), np.float32)}
-    for name, value in arrays(model).items():
-        if "running" in name or "num_batches" in name:
-            continue
-        *layer, last = name.split(".")
-        short = {"weight": "w", "bias": "b"}[last]
-        if layer[-1] == "norm":
-            layer, short = layer[:-1], {"w": "bn_s", "b": "bn_b"}[short]
-        if layer[0] == "stem":
-            named[f"{'res_' if 'bn' in short else ''}conv1_{short}"] = value
-        else:
-            named[f"{layer[0]}_{layer[1]}_branch{convs[layer[2]]}_{short}"] = value
-    return named
+def msra_arrays(model: nn.Module) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in real.msra_names(model).items()}
 
 
 def test_an_msra_file_in_both(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = shaken(ResNet(50, stride_in_1x1=True))
-    path = write_zoo(tmp_path / "R-50.pkl", msra_names(source))
+    path = write_zoo(tmp_path / "R-50.pkl", msra_arrays(source))
     ours = ResNet(50, stride_in_1x1=True).eval()
     theirs = their_backbone(their_cfg(stride_in_1x1=True), "build_resnet_fpn_backbone")
     with caplog.at_level(logging.WARNING):
@@ -160,7 +146,7 @@ def test_an_msra_file_where_it_does_not_belong(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = ResNet(50)
-    path = write_zoo(tmp_path / "R-50.pkl", msra_names(source))
+    path = write_zoo(tmp_path / "R-50.pkl", msra_arrays(source))
     theirs = their_backbone(their_cfg())
     with caplog.at_level(logging.WARNING):
         load_weights(theirs, path)

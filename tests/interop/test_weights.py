@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.interop.real import small_cfg
+from tests.interop.real import msra_names, small_cfg
 from vidseg.errors import DataError
 from vidseg.interop.detectron2.samples import adapt_model
 from vidseg.interop.detectron2.weights import load_weights
@@ -63,23 +63,6 @@ def torchvision_names(network: nn.Module) -> dict[str, Tensor]:
         for number in "123":
             inner = inner.replace(f"conv{number}.norm", f"bn{number}")
         named[first + inner] = value
-    return named
-
-
-def msra_names(network: nn.Module) -> dict[str, Tensor]:
-    convs = {"shortcut": "1", "conv1": "2a", "conv2": "2b", "conv3": "2c"}
-    named = {"fc1000_w": torch.zeros(10, 2)}
-    for name, value in network.state_dict().items():
-        *layer, last = name.split(".")
-        short = {"weight": "w", "bias": "b"}.get(last)
-        if short is None:  # statistics: these files have none
-            continue
-        if layer[-1] == "norm":
-            layer, short = layer[:-1], {"w": "bn_s", "b": "bn_b"}[short]
-        if layer[0] == "stem":
-            named[f"{'res_' if 'bn' in short else ''}conv1_{short}"] = value
-        else:
-            named[f"{layer[0]}_{layer[1]}_branch{convs[layer[2]]}_{short}"] = value
     return named
 
 
